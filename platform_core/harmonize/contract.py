@@ -1,0 +1,42 @@
+"""What every harmonizer promises.
+
+`fit` sees data and returns parameters; `apply` sees parameters and returns a volume.
+Learned parameters are JSON and travel in the manifest, so any worker repeats any result.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from platform_core.imaging.volume import Volume
+
+Learned = dict[str, Any]
+"""JSON-able parameters that a fit found; empty for a fixed method."""
+
+Fit = Callable[[Any, Sequence[Volume], Learned | None], Learned]
+Apply = Callable[[Volume, Any, Learned], Volume]
+
+
+def nothing_to_learn(settings: Any, sample: Sequence[Volume], reference: Learned | None) -> Learned:  # noqa: ARG001
+    """The fit of a fixed method."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harmonizer:
+    """One way to bring volumes closer to a reference.
+
+    Contract: `apply` leaves its input alone, is deterministic, keeps the grid unless
+    `changes_grid`, and gives finite voxels even for a constant volume. `fit` gets its own
+    settings, a sample of volumes as the steps before it left them, and what the same step
+    learned at the reference (None when the reference itself is fitted).
+    """
+
+    name: str
+    settings: type[Any]
+    """A frozen dataclass of the parameters that a recipe may set."""
+    apply: Apply
+    fit: Fit = nothing_to_learn
+    changes_grid: bool = False
+    needs_spacing: bool = False
+    """True: skipped, with a reason, on plain images that have no spacing."""

@@ -1,0 +1,1 @@
+"""Volumes in memory and on disk. How a scanner writes them is not known here."""

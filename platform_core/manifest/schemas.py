@@ -1,0 +1,289 @@
+"""The tables of a workspace: their grain, columns, types and units.
+
+These columns are a promise to users and to programs; a room may add more to its own rows
+(`core__feature` gets one column per feature). The description of a column is its metadata.
+"""
+
+import pyarrow as pa
+
+from platform_core import layout
+
+TEXT, WHOLE, REAL, YES_NO = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+MOMENT, DAY = pa.timestamp("us", tz="UTC"), pa.date32()
+
+
+def _table(grain: str, *columns: tuple[str, pa.DataType, str]) -> pa.Schema:
+    fields = [pa.field(name, kind, metadata={"description": text}) for name, kind, text in columns]
+    return pa.schema(fields, metadata={"grain": grain})
+
+
+SITE = ("site", TEXT, "the hospital; partition")
+SERIES_KEY = ("series_key", TEXT, "pseudonym of (site, SeriesInstanceUID, part)")
+REVISION = ("revision", WHOLE, "1, 2, ... as late or corrected files arrive")
+RECIPE = ("recipe", TEXT, "`native`, or the name and hash of a fitted recipe")
+STRATUM = ("stratum", TEXT, "modality/body part/contrast or sequence/kernel class; never mixed in one test")
+OBSERVED_ON = ("observed_on", DAY, "acquired_on, else the day of arrival; moved by the site's secret offset")
+RUN = ("run", TEXT, "the run that wrote the row")
+
+ARRIVAL = _table(
+    "one file or object that came",
+    SITE,
+    ("arrival_key", TEXT, "pseudonym of (site, address, content)"),
+    RUN,
+    ("arrived_at", MOMENT, "when the run saw it"),
+    ("n_bytes", WHOLE, "size"),
+    ("content_sha256", TEXT, "keyed hash of the bytes"),
+    ("outcome", TEXT, "accepted, duplicate, quarantined, waiting or ignored"),
+    ("reason", TEXT, "short stable code; null when accepted"),
+    ("detail", TEXT, "for the person on call; never an identifier"),
+    SERIES_KEY,
+)
+
+SERIES = _table(
+    "one part of one series, one revision",
+    SITE,
+    SERIES_KEY,
+    REVISION,
+    ("part", WHOLE, "0, 1, ... within the series"),
+    ("n_parts", WHOLE, "volumes that the series holds"),
+    ("study_key", TEXT, "pseudonym of the study"),
+    ("patient_key", TEXT, "pseudonym of (issuer or site, PatientID)"),
+    ("patient_known", YES_NO, "false: image-level, never evidence at a gate"),
+    ("modality", TEXT, "CT, MR, CR, DX, ..."),
+    ("manufacturer", TEXT, ""),
+    ("scanner_model", TEXT, ""),
+    ("software", TEXT, ""),
+    ("kernel", TEXT, "convolution kernel (CT)"),
+    ("kvp", REAL, "kV"),
+    ("repetition_time_ms", REAL, "ms"),
+    ("echo_time_ms", REAL, "ms"),
+    ("field_strength_t", REAL, "T"),
+    ("body_part", TEXT, ""),
+    ("view", TEXT, "AP, PA, ... of a projection"),
+    STRATUM,
+    ("n_x", WHOLE, "voxels"),
+    ("n_y", WHOLE, "voxels"),
+    ("n_z", WHOLE, "voxels"),
+    ("n_t", WHOLE, "time points"),
+    ("spacing_x_mm", REAL, "mm; null for plain images"),
+    ("spacing_y_mm", REAL, "mm"),
+    ("spacing_z_mm", REAL, "mm"),
+    ("orientation", TEXT, "nearest anatomical axes of x, y, z, e.g. LPS; null for plain images"),
+    ("transfer_syntax", TEXT, "UID, or the image format"),
+    ("geometry", TEXT, "regular, plain, or why not"),
+    ("acquired_on", DAY, "moved by the site's secret offset; null if not stated"),
+    OBSERVED_ON,
+    ("n_files", WHOLE, "files it came in"),
+    ("volume_uri", TEXT, "relative to the workspace; null if quarantined"),
+    ("volume_sha256", TEXT, "hash of voxels and geometry"),
+    ("ingested_at", MOMENT, ""),
+    RUN,
+)
+
+STAGE = _table(
+    "one series at one stage",
+    SITE,
+    SERIES_KEY,
+    REVISION,
+    ("stage", TEXT, "ingest, quality, feature, harmonize or predict"),
+    RECIPE,
+    ("model", TEXT, "model@version where the stage has one"),
+    ("outcome", TEXT, "done or refused"),
+    ("reason", TEXT, "short stable code; null when done"),
+    RUN,
+)
+
+LABEL = _table(
+    "one reading of one series",
+    SITE,
+    ("target", TEXT, ""),
+    SERIES_KEY,
+    ("value", TEXT, "the class as spelt in the target; null for a mask"),
+    ("mask_uri", TEXT, "a label map; null for a class"),
+    ("guideline", TEXT, "what it was read by"),
+    ("reader", TEXT, "pseudonym"),
+    ("labelled_on", DAY, "moved by the site's secret offset"),
+    ("sampling_probability", REAL, "chance with which the scan was chosen to be read; 1 if all were"),
+    ("superseded_by", TEXT, "run whose label replaces it; null for the label in force"),
+    RUN,
+)
+
+FITTED_RECIPE = _table(
+    "one recipe with its learned parameters",
+    SITE,
+    ("target", TEXT, ""),
+    RECIPE,
+    ("steps", TEXT, "JSON: harmonizers, settings, learned parameters"),
+    ("fitted_on", TEXT, "hash of the series it was fitted on"),
+    ("n_fitted", WHOLE, "series it was fitted on"),
+    ("created_at", MOMENT, ""),
+    RUN,
+)
+
+VOLUME = _table(
+    "one series by one recipe",
+    SITE,
+    SERIES_KEY,
+    REVISION,
+    RECIPE,
+    ("volume_uri", TEXT, "relative to the workspace"),
+    ("volume_sha256", TEXT, "hash of voxels and geometry"),
+    RUN,
+)
+
+FEATURE = _table(
+    "one series by one recipe; more columns: one per feature, its unit in the name",
+    SITE,
+    SERIES_KEY,
+    REVISION,
+    RECIPE,
+    STRATUM,
+    OBSERVED_ON,
+    RUN,
+)
+
+PREDICTION = _table(
+    "one series, recipe and model",
+    SITE,
+    SERIES_KEY,
+    REVISION,
+    RECIPE,
+    ("model", TEXT, "model@version"),
+    ("target", TEXT, ""),
+    ("score", REAL, "logit of the positive class before calibration"),
+    ("probability", pa.list_(REAL), "one per class, before calibration"),
+    ("embedding", pa.list_(pa.float32()), "penultimate layer"),
+    RUN,
+)
+
+QUALITY = _table(
+    "one rule on one batch or series",
+    SITE,
+    RUN,
+    ("rule", TEXT, ""),
+    ("severity", TEXT, "error, warn or info"),
+    SERIES_KEY,
+    ("passed", YES_NO, ""),
+    ("observed", TEXT, "what was found"),
+    ("because", TEXT, "why the rule exists"),
+)
+
+SHIFT = _table(
+    "one statistic on one feature, site, stratum and period",
+    SITE,
+    STRATUM,
+    ("period_start", DAY, ""),
+    ("period_end", DAY, "last day, inclusive"),
+    RECIPE,
+    ("reference", TEXT, "model@version, or site@period for the site's accepted state"),
+    ("feature", TEXT, "a feature, `score`, or `embedding`"),
+    ("statistic", TEXT, ""),
+    ("value", REAL, ""),
+    ("low", REAL, "95 % interval; null if none is known"),
+    ("high", REAL, ""),
+    ("evidence", REAL, "p-value; null for a pure distance"),
+    ("n_current", WHOLE, "patients"),
+    ("n_reference", WHOLE, "patients"),
+    RUN,
+)
+
+_INTERVALS = [
+    (f"{term}{end}", REAL, "" if end else f"{term.replace('_', ' ')}; null if not estimable")
+    for term in ("source_risk", "divergence", "joint_risk", "target_risk")
+    for end in ("", "_low", "_high")
+]
+
+FINDING = _table(
+    "one site, stratum and period",
+    SITE,
+    ("finding_key", TEXT, "hash of what it was made from"),
+    STRATUM,
+    ("target", TEXT, ""),
+    ("model", TEXT, "model@version"),
+    ("period_start", DAY, ""),
+    ("period_end", DAY, ""),
+    ("reference", TEXT, "what the site was compared with"),
+    ("kind", TEXT, "none, covariate_acquisition, covariate_case_mix, label, concept, mixed or undetermined"),
+    ("size", REAL, "Kolmogorov-Smirnov distance for covariate, change of prevalence for label"),
+    ("low", REAL, "95 % interval"),
+    ("high", REAL, ""),
+    ("n_needed", WHOLE, "scans or labels needed for a verdict; null if there is one"),
+    ("explained_by", TEXT, "one sentence"),
+    *_INTERVALS,
+    RUN,
+)
+
+EPISODE = _table(
+    "one change of state of one alarm",
+    SITE,
+    ("episode_key", TEXT, ""),
+    ("finding_key", TEXT, ""),
+    ("state", TEXT, "opened, acted, watching or closed"),
+    ("opened_at", MOMENT, ""),
+    ("closed_at", MOMENT, ""),
+    RUN,
+)
+
+DECISION = _table(
+    "one decision, or its change of status",
+    SITE,
+    ("decision_key", TEXT, ""),
+    ("decided_at", MOMENT, ""),
+    ("finding_key", TEXT, ""),
+    ("target", TEXT, ""),
+    ("action", TEXT, "none, reharmonize, recalibrate, adapt, fine_tune, request_labels or hold"),
+    ("strategy", TEXT, "of a fine-tuning"),
+    ("because", TEXT, "one sentence with the numbers"),
+    ("status", TEXT, "proposed, done, refused or waiting"),
+    ("approved_by", TEXT, "policy, or a person"),
+    ("serving_before", TEXT, "JSON"),
+    ("serving_after", TEXT, "JSON; null if nothing changed"),
+    ("evidence", TEXT, "JSON: what was measured before and after"),
+    RUN,
+)
+
+MODEL = _table(
+    "one event of one model version: made, or given an alias",
+    ("model", TEXT, "the target it serves"),
+    ("version", WHOLE, ""),
+    ("alias", TEXT, "champion, challenger, former or refused"),
+    ("parent", TEXT, "model@version it was trained from"),
+    ("strategy", TEXT, ""),
+    ("reference", TEXT, "hash of the frozen list of series it was trained on"),
+    RECIPE,
+    ("metrics", TEXT, "JSON: metrics per site"),
+    ("bundle_uri", TEXT, "relative to the workspace"),
+    ("created_at", MOMENT, ""),
+    RUN,
+)
+
+SERVING = _table(
+    "what one site runs for one target from one moment on",
+    SITE,
+    ("target", TEXT, ""),
+    ("since", MOMENT, ""),
+    ("epoch", WHOLE, "0, 1, ... per site and target; compare-and-swap"),
+    ("model", TEXT, "model@version"),
+    RECIPE,
+    ("calibration", TEXT, "JSON: logit_offset, prevalence, threshold"),
+    ("decision_key", TEXT, "null for the first"),
+    RUN,
+)
+
+SCHEMAS: dict[str, pa.Schema] = {
+    layout.ARRIVAL: ARRIVAL,
+    layout.SERIES: SERIES,
+    layout.STAGE: STAGE,
+    layout.LABEL: LABEL,
+    layout.RECIPE: FITTED_RECIPE,
+    layout.VOLUME: VOLUME,
+    layout.FEATURE: FEATURE,
+    layout.PREDICTION: PREDICTION,
+    layout.QUALITY: QUALITY,
+    layout.SHIFT: SHIFT,
+    layout.FINDING: FINDING,
+    layout.EPISODE: EPISODE,
+    layout.DECISION: DECISION,
+    layout.MODEL: MODEL,
+    layout.SERVING: SERVING,
+}

@@ -1,0 +1,115 @@
+"""What a site runs: model, recipe and calibration. Append-only, compare-and-swap, reversible."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from platform_core import layout
+from platform_core.errors import BadRequest
+from platform_core.manifest.schemas import SERVING
+from platform_core.manifest.workspace import Workspace
+from platform_core.storage.tables import rows_of
+
+Reals = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """How a score becomes a decision: probability = sigmoid(score + logit_offset), positive from `threshold` on."""
+
+    logit_offset: float
+    prevalence: float
+    """Share of positives that the offset assumes."""
+    threshold: float
+
+    def probability(self, score: Reals) -> Reals:
+        """Calibrated probability of the positive class, in (0, 1), of raw scores (logits)."""
+        return np.asarray(1.0 / (1.0 + np.exp(-(score + self.logit_offset))), dtype=np.float64)
+
+    def moved_to(self, prevalence: float) -> "Calibration":
+        """The same model under another prevalence; no weight moves.
+
+        Source: Saerens et al. 2002, doi:10.1162/089976602753284446, equation 2.4.
+        """
+        shift = _logit(prevalence) - _logit(self.prevalence)
+        return Calibration(
+            logit_offset=self.logit_offset + shift, prevalence=prevalence, threshold=self.threshold
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What one site runs for one target."""
+
+    site: str
+    target: str
+    model: str
+    recipe: str
+    calibration: Calibration
+    epoch: int = 0
+
+    def to_json(self) -> str:
+        """The serving as decisions record it."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def current_serving(workspace: Workspace, site: str, target: str) -> Serving | None:
+    """The serving in force; None before the first."""
+    history = serving_history(workspace, site, target)
+    return history[-1] if history else None
+
+
+def serving_history(workspace: Workspace, site: str, target: str) -> list[Serving]:
+    """Every serving of the site for the target, oldest first."""
+    where = (pc.field("site") == site) & (pc.field("target") == target)
+    rows = workspace.lake.read(layout.SERVING, where).to_pylist()
+    return [_serving(row) for row in sorted(rows, key=lambda row: row["epoch"])]
+
+
+def change_serving(workspace: Workspace, new: Serving, *, decision_key: str | None, at: datetime, run: str) -> Serving:
+    """Put a new serving in force, if nobody else has changed it since `new.epoch` was read.
+
+    Args:
+        workspace: Where it counts.
+        new: The wanted serving; its `epoch` is the one of the serving that it replaces (-1 for the first).
+        decision_key: The decision behind it.
+        at: The moment from which it holds, UTC.
+        run: The run that changes it.
+
+    Raises:
+        BadRequest: If another change came between.
+    """
+    present = current_serving(workspace, new.site, new.target)
+    epoch = -1 if present is None else present.epoch
+    if epoch != new.epoch:
+        raise BadRequest(f"{new.site}: the serving of {new.target} changed meanwhile; look again and repeat")
+    row = {
+        "site": new.site,
+        "target": new.target,
+        "since": at,
+        "epoch": epoch + 1,
+        "model": new.model,
+        "recipe": new.recipe,
+        "calibration": json.dumps(asdict(new.calibration)),
+        "decision_key": decision_key,
+        "run": run,
+    }
+    transaction = f"serving/{new.site}/{new.target}/{epoch + 1}"
+    written = workspace.lake.append(layout.SERVING, rows_of(SERVING, [row]), transaction=transaction)
+    if not written:
+        raise BadRequest(f"{new.site}: the serving of {new.target} changed meanwhile; look again and repeat")
+    return _serving(row)
+
+
+def _serving(row: dict[str, object]) -> Serving:
+    calibration = Calibration(**json.loads(str(row["calibration"])))
+    named = {name: row[name] for name in ("site", "target", "model", "recipe", "epoch")}
+    return Serving(calibration=calibration, **named)  # type: ignore[arg-type]
+
+
+def _logit(share: float) -> float:
+    return float(np.log(share) - np.log1p(-share))

@@ -1,0 +1,120 @@
+"""Which series a stage still owes an answer, and the answers given.
+
+After the door every series has one row per stage in `core__stage`: done, or refused with
+a reason. What has a row is skipped, so any stage can be run again.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from platform_core import layout
+from platform_core.manifest.schemas import STAGE
+from platform_core.manifest.workspace import Workspace
+from platform_core.queries import load
+from platform_core.storage.tables import rows_of
+
+HERE = "platform_core.manifest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCount:
+    """What one stage did with one shard: `n_in = n_done + n_refused`."""
+
+    site: str
+    stage: str
+    n_in: int = 0
+    n_done: int = 0
+    n_refused: int = 0
+
+    def __add__(self, other: "StageCount") -> "StageCount":
+        return StageCount(
+            site=self.site,
+            stage=self.stage,
+            n_in=self.n_in + other.n_in,
+            n_done=self.n_done + other.n_done,
+            n_refused=self.n_refused + other.n_refused,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One series at one stage; `reason` is None when done."""
+
+    series_key: str
+    revision: int
+    reason: str | None = None
+
+
+def current_series(workspace: Workspace, site: str) -> pa.Table:
+    """The present revision of every accepted series of a site, all columns of `core__series`."""
+    with workspace.lake.connect([layout.SERIES]) as db:
+        return load(HERE, "current_series").run(db, site=site)
+
+
+def pending(
+    workspace: Workspace,
+    site: str,
+    stage: str,
+    *,
+    recipe: str = layout.NATIVE,
+    model: str = "",
+    after: tuple[str, str] = ("ingest", layout.NATIVE),
+) -> list[str]:
+    """Keys of series that passed `after` (stage, recipe) and have no row yet at `stage` for this recipe and model."""
+    with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
+        rows = load(HERE, "pending_series").run(
+            db, site=site, stage=stage, recipe=recipe, model=model, after_stage=after[0], after_recipe=after[1]
+        )
+    return [str(key) for key in rows.column("series_key").to_pylist()]
+
+
+def series_rows(workspace: Workspace, site: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The present revision of the named series, in key order."""
+    wanted = set(keys)
+    rows = [row for row in current_series(workspace, site).to_pylist() if row["series_key"] in wanted]
+    return sorted(rows, key=lambda row: str(row["series_key"]))
+
+
+def record_stage(
+    workspace: Workspace,
+    site: str,
+    stage: str,
+    verdicts: Sequence[Verdict],
+    *,
+    run: str,
+    recipe: str = layout.NATIVE,
+    model: str = "",
+) -> StageCount:
+    """Write one row per verdict, once, and count them."""
+    rows = [
+        {
+            "site": site,
+            "series_key": v.series_key,
+            "revision": v.revision,
+            "stage": stage,
+            "recipe": recipe,
+            "model": model,
+            "outcome": "done" if v.reason is None else "refused",
+            "reason": v.reason,
+            "run": run,
+        }
+        for v in verdicts
+    ]
+    name = transaction(stage, recipe, model, [(v.series_key, v.revision) for v in verdicts])
+    workspace.lake.append(layout.STAGE, rows_of(STAGE, rows), transaction=name)
+    n_done = sum(v.reason is None for v in verdicts)
+    return StageCount(site=site, stage=stage, n_in=len(rows), n_done=n_done, n_refused=len(rows) - n_done)
+
+
+def transaction(*parts: object) -> str:
+    """A short name for a write that is the same whenever the same work is repeated."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def shards(keys: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """Keys in order, in groups of at most `size`."""
+    return [tuple(keys[start : start + size]) for start in range(0, len(keys), size)]

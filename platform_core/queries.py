@@ -1,0 +1,70 @@
+"""SQL is source code: it lives in `.sql` files that open with their own documentation.
+
+The header is the signature. Its first line is `-- name: purpose`; then `reads`, `params`
+and `returns` (and, where they help, `range` and `source`). Values bind as `$name`; the
+tables are views that the caller creates. `tests/test_queries.py` holds every header
+against its file.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from platform_core.errors import UnknownName
+
+SECTIONS = ("reads", "params", "returns", "range", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One `.sql` file."""
+
+    name: str
+    text: str
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The documented sections, each as one string; `purpose` is the first line."""
+        return _parse_header(self.text)
+
+    @property
+    def params(self) -> frozenset[str]:
+        """The `$names` that the statement binds."""
+        body = "\n".join(line for line in self.text.splitlines() if not line.lstrip().startswith("--"))
+        return frozenset(re.findall(r"\$([a-z_]+)", body))
+
+    def run(self, db: duckdb.DuckDBPyConnection, **params: Any) -> pa.Table:
+        """Run the statement on `db` and return its rows.
+
+        Raises:
+            UnknownName: If a parameter is missing or is not one of the statement's.
+        """
+        for name in self.params ^ params.keys():
+            raise UnknownName(f"parameter of {self.name}.sql", name, sorted(self.params))
+        return db.sql(self.text, params=params).to_arrow_table()
+
+
+@cache
+def load(package: str, name: str) -> Query:
+    """The query `name.sql` that lies in the folder `sql` of `package`."""
+    path = files(package).joinpath("sql", f"{name}.sql")
+    return Query(name, path.read_text(encoding="utf-8"))
+
+
+def _parse_header(text: str) -> dict[str, str]:
+    sections: dict[str, list[str]] = {"purpose": []}
+    current = "purpose"
+    for line in text.splitlines():
+        if not line.startswith("--"):
+            break
+        words = line[2:].strip()
+        first, _, rest = words.partition(" ")
+        if first in SECTIONS:
+            current, words = first, rest.strip()
+        sections.setdefault(current, []).append(words)
+    return {name: " ".join(filter(None, lines)) for name, lines in sections.items()}

@@ -1,0 +1,198 @@
+"""Settings, read once and checked whole: the workspace's `sitedrift.toml` and one file per site.
+
+Unknown keys are refused, and an error names the file, the key and the remedy. What a
+plug-in's own parameters may be is the plug-in's business, not this module's.
+"""
+
+import re
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from platform_core.errors import BadSetting
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def _valid_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError("use lower-case letters, digits, '-' and '_', starting with a letter or digit")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_valid_name)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Environment(BaseSettings):
+    """What this machine, not the workspace, decides."""
+
+    model_config = SettingsConfigDict(env_prefix="SITEDRIFT_", extra="ignore")
+
+    home: Path = Path("~/.sitedrift")
+    """Keys and door books: readable by their owner only, never inside a workspace."""
+    key: str | None = None
+    """The pseudonym key itself (hexadecimal); overrides the key file."""
+    n_workers: int = Field(default=2, ge=1)
+    """Shards that one machine works on at the same time."""
+
+
+class StepSettings(BaseModel):
+    """One harmonizer of a recipe; every other key is a parameter of that harmonizer."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    harmonizer: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters as written, still unchecked."""
+        return dict(self.model_extra or {})
+
+
+class TrainSettings(_Section):
+    """How a network is trained from nothing; strategies scale these."""
+
+    epochs: int = Field(default=40, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    seed: int = 0
+    source_replay: float = Field(default=0.5, ge=0, le=1)
+    """Share of source-domain scans mixed into a fine-tuning set, so that the source is not forgotten."""
+
+
+class TargetSettings(_Section):
+    """One task: a label, how it is read, and the network and recipe that serve it."""
+
+    label: str
+    """Name of the label, as `sitedrift label import --target` files it."""
+    modality: str
+    source_site: Name
+    """The site whose labelled scans make the reference."""
+    classes: tuple[str, str] = ("0", "1")
+    """The negative class, then the positive one, as labels spell them."""
+    dimensions: Literal[2, 3] = 3
+    grid: tuple[int, ...] = (16, 48, 48)
+    """Voxels that the network sees, (z, y, x) or (y, x); volumes are cropped or padded about their centre."""
+    network: str = "resnet_tiny"
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Calibrated probability from which a scan is called positive."""
+    recipe: tuple[StepSettings, ...] = ()
+    strategies: tuple[str, ...] = ("linear_probe", "partial", "full")
+    """What fine-tuning may choose from, cheapest first."""
+    train: TrainSettings = TrainSettings()
+
+
+class ShiftSettings(_Section):
+    """The false-alarm promise and the sizes that make a verdict sound."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance of any false alarm per site and period, spent over all its tests."""
+    period_days: int = Field(default=28, ge=7)
+    min_scans: int = Field(default=100, ge=10)
+    """Fewer patients than this and the verdict is `undetermined`."""
+    material_distance: float = Field(default=0.10, gt=0, lt=1)
+    """Kolmogorov-Smirnov distance of an acquisition feature below which a difference is not acted upon."""
+    material_prevalence: float = Field(default=0.05, gt=0, lt=1)
+    """Change of prevalence below which it is not acted upon."""
+
+
+class PolicySettings(_Section):
+    """When to act, and what a gate asks for."""
+
+    min_labels: int = Field(default=60, ge=10)
+    """Labelled patients at a site before weights may move."""
+    non_inferiority_margin: float = Field(default=0.05, gt=0)
+    """Log-loss that a site other than the target may lose at most (upper bound of the interval)."""
+    min_class_patients: int = Field(default=10, ge=2)
+    """Patients of each class without whom AUROC is `not evaluable`."""
+    cool_down_days: int = Field(default=28, ge=0)
+    """Days after a fine-tuning in which the same site is not fine-tuned again."""
+    fine_tune_needs_approval: bool = False
+
+
+class SplitSettings(_Section):
+    """Shares of patients; a patient's part never changes as data grow."""
+
+    evaluation: float = Field(default=0.4, gt=0, lt=1)
+    validation: float = Field(default=0.1, ge=0, lt=1)
+
+
+class Settings(_Section):
+    """A workspace's `sitedrift.toml`."""
+
+    name: Name
+    key_fingerprint: str
+    shard_size: int = Field(default=64, ge=1)
+    """Series per task."""
+    shift: ShiftSettings = ShiftSettings()
+    policy: PolicySettings = PolicySettings()
+    split: SplitSettings = SplitSettings()
+    target: dict[Name, TargetSettings] = {}
+
+
+class SiteSettings(_Section):
+    """One hospital: `sites/<site>.toml`."""
+
+    source: str = "folder"
+    """The kind of place the scans come from: a plug-in of `platform_core/sources`."""
+    path: str
+    issuer: Name | None = None
+    """Sites that share patients (one hospital, several folders) name the same issuer of patient IDs."""
+    door: str = "local"
+    """The only worker that may see this site's raw scans."""
+    modality: str | None = None
+    """Modality of plain images, which carry none; DICOM says its own."""
+    body_part: str | None = None
+    index: str | None = None
+    """For plain images: a CSV at the door with columns file, patient_id and, if known, view and acquired_on."""
+    onboarded_on: date | None = None
+
+
+def read_settings(path: Path) -> Settings:
+    """Read `sitedrift.toml`.
+
+    Raises:
+        BadSetting: If the file is no TOML, or a key is unknown, missing or out of range.
+    """
+    return _read(path, Settings)
+
+
+def read_site(path: Path) -> SiteSettings:
+    """Read one `sites/<site>.toml`.
+
+    Raises:
+        BadSetting: As `read_settings`.
+    """
+    return _read(path, SiteSettings)
+
+
+
+def _read(path: Path, model: Any) -> Any:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSetting(str(path), "", f"is not valid TOML ({error})", "mend the line it names") from error
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _first_problem(path, error) from error
+
+
+def _first_problem(path: Path, error: ValidationError) -> BadSetting:
+    problem = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return BadSetting(str(path), key, "is not a setting", "remove it or correct its spelling")
+    if problem["type"] == "missing":
+        return BadSetting(str(path), key, "is missing", "add it")
+    found = f"expected {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r}"
+    return BadSetting(str(path), key, found, "correct the value")
