@@ -128,6 +128,7 @@ VOLUME = _table(
     RECIPE,
     ("volume_uri", TEXT, "relative to the workspace"),
     ("volume_sha256", TEXT, "hash of voxels and geometry"),
+    ("skipped", TEXT, "steps that did not apply, each with its reason, e.g. resample:needs_spacing; null if none"),
     RUN,
 )
 
