@@ -7,6 +7,7 @@ against its file.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from platform_core.errors import UnknownName
 
+Connection = duckdb.DuckDBPyConnection
 SECTIONS = ("reads", "params", "returns", "range", "source")
 
 
@@ -38,7 +40,7 @@ class Query:
         body = "\n".join(line for line in self.text.splitlines() if not line.lstrip().startswith("--"))
         return frozenset(re.findall(r"\$([a-z_]+)", body))
 
-    def run(self, db: duckdb.DuckDBPyConnection, **params: Any) -> pa.Table:
+    def run(self, db: Connection, **params: Any) -> pa.Table:
         """Run the statement on `db` and return its rows.
 
         Raises:
@@ -47,6 +49,14 @@ class Query:
         for name in self.params ^ params.keys():
             raise UnknownName(f"parameter of {self.name}.sql", name, sorted(self.params))
         return db.sql(self.text, params=params).to_arrow_table()
+
+
+def connect(tables: Mapping[str, Any]) -> Connection:
+    """A DuckDB connection in which each Arrow table or dataset is a view under its own name; close it after use."""
+    db = duckdb.connect()
+    for name, rows in tables.items():
+        db.register(name, rows)
+    return db
 
 
 @cache

@@ -8,7 +8,7 @@ import re
 import tomllib
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,6 +25,9 @@ def _valid_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_valid_name)]
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -175,8 +178,7 @@ def read_site(path: Path) -> SiteSettings:
     return _read(path, SiteSettings)
 
 
-
-def _read(path: Path, model: Any) -> Any:
+def _read(path: Path, model: type[Model]) -> Model:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,0 +1,1 @@
+"""Prefect tasks of a few lines: read handles, call the domain, return handles."""

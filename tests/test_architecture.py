@@ -28,7 +28,7 @@ ROOMS = (
     "report",
 )
 RESTRICTED = {
-    "duckdb": {*GROUND, "storage"},
+    "duckdb": set(GROUND),
     "boto3": {"storage"},
     "deltalake": {"storage"},
     "SimpleITK": {"imaging", "harmonize", "features", "phantom"},

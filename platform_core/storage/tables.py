@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from platform_core.errors import SchemaMismatch, StorageUnavailable
+from platform_core.queries import Connection, connect
 
 N_ATTEMPTS = 12
 
@@ -51,7 +51,7 @@ class Lake:
             except (CommitFailedError, DeltaError) as error:
                 if attempt == N_ATTEMPTS - 1:
                     raise StorageUnavailable(f"{self.uri}/{table}", str(error)) from error
-                time.sleep(random.uniform(0.01, 0.05) * 2**min(attempt, 5))
+                time.sleep(random.uniform(0.01, 0.05) * 2 ** min(attempt, 5))
             else:
                 return int(rows.num_rows)
         raise AssertionError("unreachable")
@@ -75,12 +75,9 @@ class Lake:
             return data if columns is None else data.select(columns)
         return data.to_table(columns=columns, filter=where)
 
-    def connect(self, tables: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
+    def connect(self, tables: Iterable[str] | None = None) -> Connection:
         """A DuckDB connection in which each table is a view under its own name."""
-        db = duckdb.connect()
-        for table in self.schemas if tables is None else tables:
-            db.register(table, self.dataset(table))
-        return db
+        return connect({table: self.dataset(table) for table in (self.schemas if tables is None else tables)})
 
     def _path(self, table: str) -> str:
         return f"{self.uri}/{table}"
@@ -104,9 +101,7 @@ class Lake:
             mode="append",
             schema_mode="merge",
             partition_by=["site"] if "site" in rows.column_names else None,
-            commit_properties=CommitProperties(
-                max_commit_retries=50, app_transactions=[Transaction(transaction, 1)]
-            ),
+            commit_properties=CommitProperties(max_commit_retries=50, app_transactions=[Transaction(transaction, 1)]),
         )
 
     def _conform(self, table: str, rows: pa.Table) -> pa.Table:

@@ -1,0 +1,389 @@
+"""The command line: every verb is one flow or one query. Heavy libraries load when a verb needs them."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from platform_core.manifest.workspace import Workspace
+
+app = typer.Typer(
+    help="Keeps imaging models on an even keel across hospitals.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+site_app = typer.Typer(help="Hospitals: add, list, show.", no_args_is_help=True)
+label_app = typer.Typer(help="Labels, keyed by the hospital's own identifiers.", no_args_is_help=True)
+model_app = typer.Typer(help="Models: list, show, promote, roll back.", no_args_is_help=True)
+quarantine_app = typer.Typer(help="Scans that a person must look at.", no_args_is_help=True)
+for name, sub in {"site": site_app, "label": label_app, "model": model_app, "quarantine": quarantine_app}.items():
+    app.add_typer(sub, name=name)
+
+Where = Annotated[
+    str, typer.Option("--workspace", "-w", envvar="SITEDRIFT_WORKSPACE", help="The workspace; default: this folder.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+DONE, NEEDS_A_PERSON, WRONG_CALL = 0, 1, 2
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the demo's workspace is made.")] = Path("sitedrift-demo"),
+    seed: Annotated[int, typer.Option(help="Of the phantom; another seed, another story.")] = 1,
+    scale: Annotated[float, typer.Option(help="Cohort sizes, relative to about 200 patients per site and month.")] = 1,
+) -> None:
+    """Tell the whole story on a digital phantom; no server, no data, no GPU needed."""
+    _set_up_prefect()
+    from flows import demo as story
+
+    story.tell(folder, seed=seed, scale=scale)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
+    """Make a workspace with a commented sitedrift.toml and a pseudonym key of its own."""
+    from platform_core.manifest.door import create_key, key_home
+    from platform_core.manifest.workspace import create_workspace, require_no_workspace
+
+    require_no_workspace(folder)
+    workspace = create_workspace(folder, key_fingerprint=create_key())
+    typer.echo(f"Made {workspace.uri}. Its pseudonym key is in {key_home()}: keep a copy in a safe place.")
+    typer.echo(f"Next: cd {folder} && sitedrift site add NAME --source FOLDER && sitedrift run")
+
+
+@site_app.command("add")
+def site_add(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits, '-' and '_'.")],
+    source: Annotated[str, typer.Option(help="The folder that its scans come from.")],
+    kind: Annotated[str, typer.Option(help="folder (DICOM) or image_folder (PNG, JPEG, NIfTI, npz).")] = "folder",
+    issuer: Annotated[str | None, typer.Option(help="Who issues its patient IDs, if several sites share them.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Modality of plain images, for example DX.")] = None,
+    body_part: Annotated[str | None, typer.Option(help="Body part of plain images, for example CHEST.")] = None,
+    index: Annotated[Path | None, typer.Option(help="CSV of plain images: file, patient_id, view, ...")] = None,
+    workspace: Where = ".",
+) -> None:
+    """Configure a hospital."""
+    from platform_core.manifest.workspace import add_site
+    from platform_core.settings import SiteSettings
+    from platform_core.sources import SOURCES
+
+    here = _open(workspace)
+    place = source if "://" in source else str(Path(source).resolve())
+    settings = SiteSettings(
+        source=SOURCES[kind].name,
+        path=place,
+        issuer=issuer,
+        modality=modality,
+        body_part=body_part,
+        index=None if index is None else str(index.resolve()),
+    )
+    SOURCES[kind].check(settings)
+    add_site(here, name, settings)
+    typer.echo(f"Added {name}. Next: sitedrift run {name}")
+
+
+@site_app.command("list")
+def site_list(workspace: Where = ".", as_json: AsJson = False) -> None:
+    """Every configured hospital."""
+    sites = {name: site.model_dump(mode="json") for name, site in _open(workspace).sites.items()}
+    if as_json:
+        return _json(sites)
+    _table(["site", "source", "path"], [[name, s["source"], s["path"]] for name, s in sites.items()])
+
+
+@site_app.command("show")
+def site_show(site: str, workspace: Where = ".", as_json: AsJson = False) -> None:
+    """One hospital's settings and what it runs."""
+    from platform_core.manifest.serving import current_serving
+
+    here = _open(workspace)
+    servings = {t: current_serving(here, site, t) for t in here.settings.target}
+    facts = {
+        "settings": here.site(site).model_dump(mode="json", exclude_none=True),
+        "serving": {t: json.loads(s.to_json()) for t, s in servings.items() if s is not None},
+    }
+    return _json(facts) if as_json else _facts(facts)
+
+
+@label_app.command("import")
+def label_import(
+    file: Annotated[Path, typer.Argument(help="CSV: series_uid, study_uid or file; value; reader, labelled_on, ...")],
+    site: Annotated[str, typer.Option(help="The hospital whose identifiers the file uses.")],
+    target: Annotated[str, typer.Option(help="The target the labels are for.")],
+    value_column: Annotated[str, typer.Option(help="The column that holds the class.")] = "value",
+    workspace: Where = ".",
+) -> None:
+    """Take in labels; the hospital's identifiers become keys in this process."""
+    from platform_core.manifest.labels import import_labels
+
+    from platform_core import clock
+
+    at = clock.now()
+    run = clock.new_run(at)
+    count = import_labels(_open(workspace), site, target, file, value_column=value_column, run=run, at=at)
+    typer.echo(count.summary)
+    raise typer.Exit(NEEDS_A_PERSON if count.n_unknown else DONE)
+
+
+@app.command()
+def run(
+    sites: Annotated[list[str] | None, typer.Argument(help="Hospitals; default: all.")] = None,
+    until: Annotated[
+        str, typer.Option(help="`quality` stops before anything is decided; `decide` does it all.")
+    ] = "decide",
+    workspace: Where = ".",
+    as_json: AsJson = False,
+) -> None:
+    """Ingest, check, harmonize, measure, decide and act, now, in this process."""
+    if until not in ("quality", "decide"):
+        _fail(f"--until {until}: expected `quality` or `decide`", WRONG_CALL)
+    here = _open(workspace)
+    names = _source_first(here, sites or list(here.sites))
+    if not names:
+        _fail("no site is configured; add one with `sitedrift site add NAME --source FOLDER`", WRONG_CALL)
+    _check_sources(here, names)
+    _set_up_prefect()
+    from flows import outcome
+    from flows.start import start_run
+
+    ended = outcome.of_run(here, start_run(here, names, until=until), names)
+    if as_json:
+        _json(ended.facts)
+    else:
+        typer.echo(ended.text)
+    raise typer.Exit(NEEDS_A_PERSON if ended.needs_a_person else DONE)
+
+
+@app.command()
+def train(
+    target: Annotated[str, typer.Argument(help="The target to train a source model for.")],
+    workspace: Where = ".",
+) -> None:
+    """Train the target's source model on its source site, from nothing."""
+    here = _open(workspace)
+    _known_target(here, target)
+    _set_up_prefect()
+    from flows.start import start_training
+
+    typer.echo(f"{start_training(here, target)} is the champion. Next: sitedrift run")
+
+
+@app.command()
+def status(workspace: Where = ".", as_json: AsJson = False) -> None:
+    """The fleet at a glance."""
+    from dataclasses import asdict
+
+    from platform_core.report.fleet_rows import fleet_rows
+
+    rows = fleet_rows(_open(workspace))
+    if as_json:
+        return _json([asdict(row) for row in rows])
+    from flows.console import print_fleet
+
+    print_fleet(rows)
+
+
+@app.command()
+def report(workspace: Where = ".") -> None:
+    """Write the fleet page: self-contained HTML."""
+    from platform_core.report.fleet import write_fleet_report
+
+    from platform_core import clock
+
+    here = _open(workspace)
+    typer.echo(f"Wrote {here.uri}/{write_fleet_report(here, at=clock.now())}")
+
+
+@app.command()
+def passport(site: str, workspace: Where = ".") -> None:
+    """Write a site's onboarding page: self-contained HTML."""
+    from platform_core.report.passport import write_passport
+
+    from platform_core import clock
+
+    here = _open(workspace)
+    here.site(site)
+    typer.echo(f"Wrote {here.uri}/{write_passport(here, site, at=clock.now())}")
+
+
+@quarantine_app.command("list")
+def quarantine_list(workspace: Where = ".", as_json: AsJson = False) -> None:
+    """What is held back, by site and reason."""
+    from platform_core.manifest.ledger import held_back
+
+    rows = held_back(_open(workspace)).to_pylist()
+    if as_json:
+        return _json(rows)
+    _table(
+        ["site", "stage", "reason", "n", "example"],
+        [[str(r[k]) for k in ("site", "stage", "reason", "n", "example")] for r in rows],
+    )
+
+
+@model_app.command("list")
+def model_list(workspace: Where = ".", as_json: AsJson = False) -> None:
+    """Every model version with its alias."""
+    from platform_core.learn.registry import models
+
+    rows = [m.facts for m in models(_open(workspace))]
+    if as_json:
+        return _json(rows)
+    columns = ["name", "alias", "strategy", "parent", "created_at"]
+    _table(columns, [[str(row[c] or "") for c in columns] for row in rows])
+
+
+@model_app.command("show")
+def model_show(model: str, workspace: Where = ".") -> None:
+    """One model version, all that is known: `lesion@1`."""
+    from platform_core.learn.registry import find
+
+    _json(find(_open(workspace), model).facts)
+
+
+@model_app.command("promote")
+def model_promote(model: str, workspace: Where = ".") -> None:
+    """Make a version champion by hand; the present champion becomes `former`."""
+    _change_alias("promote", workspace, model)
+
+
+@model_app.command("rollback")
+def model_rollback(
+    target: Annotated[str, typer.Argument(help="The target whose champion is taken back.")], workspace: Where = "."
+) -> None:
+    """Put the former champion back, on every site."""
+    _change_alias("rollback", workspace, target)
+
+
+@app.command()
+def query(sql: str, workspace: Where = ".", as_json: AsJson = False) -> None:
+    """Ask DuckDB over every table: `sitedrift query "select * from out__finding"`."""
+    with _open(workspace).lake.connect() as db:
+        try:
+            table = db.sql(sql).to_arrow_table()
+        except Exception as error:  # noqa: BLE001 - whatever DuckDB finds wrong is the caller's to mend
+            _fail(f"query: {error}", WRONG_CALL)
+    if as_json:
+        return _json(table.to_pylist())
+    _table(table.column_names, [[str(v) for v in row.values()] for row in table.to_pylist()])
+
+
+@app.command()
+def doctor(workspace: Where = ".") -> None:
+    """What is wrong with this installation and workspace, and what to do."""
+    from flows.doctor import examine
+
+    problems = examine(workspace)
+    for line in problems or ["Nothing is wrong."]:
+        typer.echo(line)
+    raise typer.Exit(WRONG_CALL if problems else DONE)
+
+
+def main() -> NoReturn:
+    """Run the command line; a deliberate error becomes one line and an exit code, never a stack trace."""
+    from platform_core.errors import BadRequest, PlatformError
+
+    try:
+        app()
+    except BadRequest as error:
+        _fail(str(error), WRONG_CALL)
+    except PlatformError as error:
+        _fail(str(error), NEEDS_A_PERSON)
+    except KeyboardInterrupt:
+        _fail("interrupted; run again to go on where it stopped", NEEDS_A_PERSON)
+    sys.exit(DONE)
+
+
+def _open(uri: str) -> "Workspace":
+    from platform_core.manifest.workspace import open_workspace
+
+    return open_workspace(uri)
+
+
+def _source_first(workspace: "Workspace", names: list[str]) -> list[str]:
+    """The named sites, known ones only, the source sites of targets first: others are compared with them."""
+    for name in names:
+        workspace.site(name)
+    sources = {target.source_site for target in workspace.settings.target.values()}
+    return sorted(names, key=lambda name: (name not in sources, name))
+
+
+def _check_sources(workspace: "Workspace", names: list[str]) -> None:
+    from platform_core.sources import SOURCES
+
+    for name in names:
+        settings = workspace.site(name)
+        SOURCES[settings.source].check(settings)
+
+
+def _known_target(workspace: "Workspace", target: str) -> None:
+    from platform_core.errors import UnknownName
+
+    if target not in workspace.settings.target:
+        raise UnknownName("target", target, workspace.settings.target)
+
+
+def _change_alias(verb: str, workspace: str, name: str) -> None:
+    from platform_core import clock
+    from platform_core.trial import rollout
+
+    at = clock.now()
+    change = {"promote": rollout.promote_by_hand, "rollback": rollout.roll_back}[verb]
+    typer.echo(change(_open(workspace), name, run=clock.new_run(at), at=at))
+
+
+def _set_up_prefect() -> None:
+    """Quiet defaults that any environment variable overrides; without PREFECT_API_URL flows run in this process."""
+    defaults = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "sitedrift",
+        "GX_ANALYTICS_ENABLED": "false",
+    }
+    for variable, value in defaults.items():
+        os.environ.setdefault(variable, value)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger("sitedrift")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.info(
+        "starting Prefect in this process ..." if not os.environ.get("PREFECT_API_URL") else "using the Prefect server"
+    )
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.secho(f"error: {message}", err=True, fg="red")
+    raise SystemExit(code)
+
+
+def _json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def _facts(facts: dict[str, Any]) -> None:
+    for name, value in facts.items():
+        typer.echo(f"{name}:")
+        for key, item in value.items():
+            typer.echo(f"  {key}: {item}")
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

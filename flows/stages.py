@@ -1,0 +1,50 @@
+"""The stages of a series, in order, over the shards of one site."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import unmapped
+
+from platform_core import layout
+from platform_core.manifest.serving import Serving
+from platform_core.manifest.stages import StageCount
+from tasks import door, series, site
+
+
+def take_in(uri: str, name: str, run: str, at: Any) -> list[Any]:
+    """Ingest what is new: discover, then every shard; the ledger must close."""
+    found = door.discover(uri, name, run, at)
+    futures = door.ingest_shard.map(unmapped(uri), unmapped(name), list(found.shards), unmapped(run), unmapped(at))
+    counts = [future.result() for future in futures]
+    door.check_ledger(uri, name, run, found.n_new)
+    return counts
+
+
+def examine(uri: str, name: str, run: str) -> list[StageCount]:
+    """Native features, then quality."""
+    native = layout.NATIVE
+    shards = site.plan(uri, name, "feature", native, ("ingest", native))
+    counts = _over(series.measure_shard, shards, uri, name, recipe=native, run=run)
+    return [*counts, series.check_quality(uri, name, run)]
+
+
+def harmonize(uri: str, name: str, recipe: str, keys: list[str], run: str) -> None:
+    """Volumes by recipe and their features, for the named series."""
+    if keys:
+        owed = site.plan(uri, name, "harmonize", recipe, ("quality", layout.NATIVE), only=keys)
+        _over(series.harmonize_shard, owed, uri, name, recipe=recipe, run=run)
+    owed = site.plan(uri, name, "feature", recipe, ("harmonize", recipe))
+    _over(series.measure_shard, owed, uri, name, recipe=recipe, run=run)
+
+
+def predict(uri: str, serving: Serving, run: str) -> None:
+    """Scores and embeddings of everything that the serving's recipe has seen and its model has not."""
+    name, recipe, model = serving.site, serving.recipe, serving.model
+    owed = site.plan(uri, name, "predict", recipe, ("feature", recipe), model=model)
+    _over(series.predict_shard, owed, uri, name, target=serving.target, model=model, recipe=recipe, run=run)
+
+
+def _over(task: Callable[..., Any], shards: Any, uri: str, name: str, **same: Any) -> list[StageCount]:
+    constant = {key: unmapped(value) for key, value in same.items()}
+    futures = task.map(uri=unmapped(uri), site=unmapped(name), keys=shards, **constant)  # type: ignore[attr-defined]
+    return [future.result() for future in futures]

@@ -1,0 +1,122 @@
+"""Tasks about a whole site: what it owes, what it runs, what was found, what is done about it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from platform_core.trial.case import Case, Next
+from prefect import task
+
+from platform_core.manifest import stages
+from platform_core.manifest.serving import Serving
+from platform_core.manifest.workspace import open_workspace
+from tasks.retries import TRANSIENT
+
+Shards = list[tuple[str, ...]]
+
+
+@task(task_run_name="plan {stage} of {site}", **TRANSIENT)
+def plan(
+    uri: str, site: str, stage: str, recipe: str, after: tuple[str, str], model: str = "", only: Sequence[str] = ()
+) -> Shards:
+    """Cut what a stage still owes the site into shards; `only` narrows it to those series."""
+    workspace = open_workspace(uri)
+    keys = stages.pending(workspace, site, stage, recipe=recipe, model=model, after=after)
+    if only:
+        keys = sorted(set(keys) & set(only))
+    return stages.shards(keys, workspace.settings.shard_size)
+
+
+@task(task_run_name="what {site} runs for {target}", **TRANSIENT)
+def ensure_serving(uri: str, site: str, target: str, run: str, at: datetime) -> Serving | None:
+    """The site's serving; its first one is made here, once there is a champion and enough scans."""
+    from platform_core.trial import onboard
+
+    return onboard.ensure_serving(open_workspace(uri), site, target, run=run, at=at)
+
+
+@task(task_run_name="series of {site} without {target}", **TRANSIENT)
+def unserved(uri: str, site: str, target: str) -> list[str]:
+    """Series that no recipe of the target has seen yet."""
+    from platform_core.trial import onboard
+
+    return onboard.unserved_series(open_workspace(uri), site, target)
+
+
+@task(task_run_name="shift of {site} for {target}", **TRANSIENT)
+def measure_shift(uri: str, site: str, target: str | None, run: str, at: datetime) -> list[Case]:
+    """Measure and diagnose the latest period; one case per stratum."""
+    from platform_core.trial import case
+
+    return case.open_cases(open_workspace(uri), site, target, run=run, at=at)
+
+
+@task(task_run_name="decide on {case.site}")
+def decide(case: Case, taken: tuple[str, ...]) -> Next:
+    """Ask the policy what comes next, given what this case has seen already."""
+    from platform_core.trial import case as cases
+
+    return cases.decide_next(case, taken)
+
+
+@task(task_run_name="recalibrate {case.site}")
+def recalibrate(case: Case, decided: Next) -> None:
+    """Move the prior of the site's serving; no weight moves."""
+    from platform_core.trial import recalibrate as trial
+
+    trial.recalibrate(case, decided)
+
+
+@task(task_run_name="fit a recipe for {case.site}", **TRANSIENT)
+def refit_recipe(case: Case) -> str:
+    """Fit the target's recipe to the site's present period."""
+    from platform_core.trial import reharmonize as trial
+
+    return trial.refit_recipe(case)
+
+
+@task(task_run_name="settle recipe {recipe}")
+def settle_recipe(case: Case, decided: Next, recipe: str) -> None:
+    """Measure the new recipe against the old one and serve it if it helps."""
+    from platform_core.trial import reharmonize as trial
+
+    trial.settle_recipe(case, decided, recipe)
+
+
+@task(task_run_name="fine-tune for {case.site}")
+def train_challenger(case: Case, decided: Next) -> str:
+    """Train a challenger by the decided strategy; returns `model@version`."""
+    from platform_core.trial import finetune as trial
+
+    return trial.train_challenger(case, decided)
+
+
+@task(task_run_name="gate {model}")
+def settle_challenger(case: Case, decided: Next, model: str) -> None:
+    """Judge the challenger on every site and promote or refuse it."""
+    from platform_core.trial import finetune as trial
+
+    trial.settle_challenger(case, decided, model)
+
+
+@task(task_run_name="train {target} from scratch")
+def train_source(uri: str, target: str, recipe: str, run: str, at: datetime) -> str:
+    """Train the source model and make it champion; returns `model@version`."""
+    from platform_core.learn import train
+
+    return train.train_source(open_workspace(uri), target, recipe=recipe, run=run, at=at).name
+
+
+@task(task_run_name="fit the reference recipe of {target}", **TRANSIENT)
+def fit_reference(uri: str, target: str, run: str, at: datetime) -> str:
+    """Fit the target's recipe on the source site: the reference that other sites are brought to."""
+    from platform_core.trial import onboard
+
+    return onboard.fit_reference(open_workspace(uri), target, run=run, at=at)
+
+
+@task(task_run_name="who runs {target}", **TRANSIENT)
+def servings(uri: str, target: str) -> list[Serving]:
+    """The serving in force of every site."""
+    from platform_core.manifest.serving import current_servings
+
+    return current_servings(open_workspace(uri), target)
