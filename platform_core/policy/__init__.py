@@ -1,0 +1,1 @@
+"""From a finding to an action, written down with its reasons."""

@@ -1,0 +1,85 @@
+"""The facts of a situation, read from the tables."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from math import isfinite
+from typing import Any, cast
+
+from platform_core import layout
+from platform_core.manifest.labels import labels_in_force
+from platform_core.manifest.splits import part_of
+from platform_core.manifest.workspace import Workspace
+from platform_core.policy.record import decisions
+from platform_core.policy.situation import Kind, Situation
+from platform_core.queries import load
+from platform_core.shift.risk import Estimate
+
+HERE = "platform_core.policy"
+
+
+def read_situation(
+    workspace: Workspace, finding: Mapping[str, Any], *, at: datetime, target_risk: Estimate | None = None
+) -> Situation:
+    """Put together what a decision about one finding is made from.
+
+    Args:
+        workspace: Where it is read.
+        finding: A row of `out__finding`.
+        at: The moment of the decision, UTC.
+        target_risk: Log-loss on the period's labelled patients, if it was measured again after the finding
+            (after a harmonization); by default what the finding says.
+    """
+    rules = workspace.settings.policy
+    target = str(finding["target"])
+    patients, labelled = _patients(workspace, finding)
+    in_training = [key for key in labelled if part_of(key, workspace.settings.split) == "train"]
+    return Situation(
+        kind=cast("Kind", finding["kind"]),
+        size=estimate_of(finding, "size", "low", "high"),
+        n_patients=len(patients),
+        min_patients=workspace.settings.shift.min_scans,
+        n_labels=len(labelled),
+        n_train_labels=len(in_training),
+        min_labels=rules.min_labels,
+        accepted_risk=estimate_of(finding, "source_risk"),
+        target_risk=target_risk or estimate_of(finding, "target_risk"),
+        is_reharmonized=_is_reharmonized(workspace, finding),
+        days_since_fine_tune=_days_since_fine_tune(workspace, str(finding["site"]), target, at),
+        cool_down_days=rules.cool_down_days,
+        strategies=workspace.settings.target[target].strategies,
+        needs_approval=rules.fine_tune_needs_approval,
+    )
+
+
+def estimate_of(row: Mapping[str, Any], value: str, low: str | None = None, high: str | None = None) -> Estimate | None:
+    """A number and its interval in the columns of a row; None where any of the three is null or not finite."""
+    names = (value, low or f"{value}_low", high or f"{value}_high")
+    numbers = [float(row[name]) for name in names if row.get(name) is not None and isfinite(row[name])]
+    return Estimate(*numbers) if len(numbers) == len(names) else None
+
+
+def _patients(workspace: Workspace, finding: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Patients of the finding's period, and those of them with a label in force."""
+    with workspace.lake.connect([layout.SERIES]) as db:
+        db.register("label_in_force", labels_in_force(workspace, str(finding["target"])))
+        names = ("site", "stratum", "period_start", "period_end")
+        rows = load(HERE, "period_patients").run(db, **{name: finding[name] for name in names}).to_pylist()
+    return {row["patient_key"] for row in rows}, {row["patient_key"] for row in rows if row["is_labelled"]}
+
+
+def _is_reharmonized(workspace: Workspace, finding: Mapping[str, Any]) -> bool:
+    """A recipe was fitted to the finding's period already."""
+    where = ("site", "stratum", "target", "period_start")
+    with workspace.lake.connect([layout.FINDING, layout.DECISION]) as db:
+        rows = load(HERE, "reharmonized").run(db, **{name: finding[name] for name in where})
+    return bool(rows.num_rows)
+
+
+def _days_since_fine_tune(workspace: Workspace, site: str, target: str, at: datetime) -> int | None:
+    """Refused challengers count too: trying until one passes would wear out the gate."""
+    moments = [
+        row["decided_at"]
+        for row in decisions(workspace, site).to_pylist()
+        if (row["target"], row["action"]) == (target, "fine_tune") and row["status"] in ("done", "refused")
+    ]
+    return (at - max(moments)).days if moments else None
