@@ -1,8 +1,8 @@
 """What every shift statistic promises.
 
 A statistic reads two long tables `reference(feature, value)` and `current(feature, value)`
-and returns `(feature, value)`. It is 0 (or its stated neutral value) on identical samples.
-Most are one `.sql` file; `mmd.py` is not.
+and returns `(feature, value)`. It is 0 on identical samples. Each is one `.sql` file, which
+`statistics.py` finds by its header.
 """
 
 from collections.abc import Callable
@@ -21,4 +21,4 @@ class Statistic:
     unit: str
     """`nats`, `bits`, `1`, or `reference SD`."""
     compute: Callable[[pa.Table, pa.Table], pa.Table]
-    """(reference, current) in `LONG`, to `LONG`; raises `EmptySample`."""
+    """(reference, current) in `LONG`, to `LONG`; raises `EmptySample` where a sample lacks a feature or a number."""
