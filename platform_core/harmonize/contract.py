@@ -26,15 +26,15 @@ def nothing_to_learn(settings: Any, sample: Sequence[Volume], reference: Learned
 class Harmonizer:
     """One way to bring volumes closer to a reference.
 
-    Contract: `apply` leaves its input alone, is deterministic, keeps the grid unless
-    `changes_grid`, and gives finite voxels even for a constant volume. `fit` gets its own
+    Contract: volumes are still, (z, y, x). `apply` leaves its input alone, is deterministic, keeps
+    the grid unless `changes_grid`, and gives finite float32 voxels even for a constant volume. `fit` gets its own
     settings, a sample of volumes as the steps before it left them, and what the same step
     learned at the reference (None when the reference itself is fitted).
     """
 
     name: str
     settings: type[Any]
-    """A frozen dataclass of the parameters that a recipe may set."""
+    """A frozen dataclass of the parameters that a recipe may set; pydantic annotations give their ranges."""
     apply: Apply
     fit: Fit = nothing_to_learn
     changes_grid: bool = False

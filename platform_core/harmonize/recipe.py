@@ -1,0 +1,183 @@
+"""Ordered harmonizers: as written in the settings, and with what each step learned at one site."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from platform_core.errors import BadSetting
+from platform_core.harmonize import HARMONIZERS
+from platform_core.harmonize.contract import Harmonizer, Learned, nothing_to_learn
+from platform_core.imaging.volume import Volume
+from platform_core.provenance import digest
+from platform_core.settings import StepSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One harmonizer with its checked settings."""
+
+    harmonizer: Harmonizer
+    settings: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Steps in order, nothing learned yet."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def learns(self) -> bool:
+        """Whether fitting needs to see volumes."""
+        return any(step.harmonizer.fit is not nothing_to_learn for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class FittedStep:
+    """One step and what it learned."""
+
+    step: Step
+    learned: Learned
+
+
+@dataclass(frozen=True, slots=True)
+class FittedRecipe:
+    """Everything that is needed to repeat a result on any worker."""
+
+    steps: tuple[FittedStep, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The steps without what they learned."""
+        return Recipe(tuple(fitted.step for fitted in self.steps))
+
+    @property
+    def name(self) -> str:
+        """A hash of all steps, settings and learned parameters."""
+        return digest(self._facts())
+
+    def to_json(self) -> str:
+        """Strict JSON: a list of `harmonizer`, `settings` and `learned`."""
+        return json.dumps(self._facts(), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "FittedRecipe":
+        """The recipe that `to_json` wrote.
+
+        Raises:
+            UnknownName: If a harmonizer does not exist any more.
+            BadSetting: If it does not take its settings any more.
+        """
+        facts = json.loads(text)
+        written = [StepSettings(harmonizer=fact["harmonizer"], **fact["settings"]) for fact in facts]
+        steps = parse_recipe(written).steps
+        return cls(tuple(FittedStep(step, fact["learned"]) for step, fact in zip(steps, facts, strict=True)))
+
+    def _facts(self) -> list[Any]:
+        return [
+            {
+                "harmonizer": fitted.step.harmonizer.name,
+                "settings": asdict(fitted.step.settings),
+                "learned": fitted.learned,
+            }
+            for fitted in self.steps
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A harmonized volume, and the steps that did not apply to it as `harmonizer:reason`."""
+
+    volume: Volume
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared(Sequence[Volume]):
+    """A sample as the steps so far leave it, made anew at each reading so that only one volume is in memory."""
+
+    sample: Sequence[Volume]
+    steps: FittedRecipe
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _Prepared(self.sample[index], self.steps)
+        return apply_recipe(self.steps, self.sample[index]).volume
+
+
+def parse_recipe(steps: Sequence[StepSettings], *, where: str = "recipe") -> Recipe:
+    """Check every step as written, before the first scan is read.
+
+    Args:
+        steps: Steps of the settings file.
+        where: The key that errors name, e.g. `target.lesion.recipe`.
+
+    Raises:
+        UnknownName: If a harmonizer does not exist; lists those that do.
+        BadSetting: If a parameter is unknown, missing or out of range.
+    """
+    return Recipe(tuple(_parse_step(step, f"{where}[{number}]") for number, step in enumerate(steps)))
+
+
+def fit_recipe(recipe: Recipe, sample: Sequence[Volume], reference: FittedRecipe | None) -> FittedRecipe:
+    """Learn each step on the sample as the steps before it leave it.
+
+    Args:
+        recipe: What to fit.
+        sample: Still volumes of one site; read one at a time, once per step that learns.
+        reference: The same recipe as fitted at the reference site; None to fit the reference itself.
+
+    Raises:
+        BadSetting: If the reference was fitted with other steps or settings.
+    """
+    if reference is not None and reference.recipe != recipe:
+        problem = "is not the recipe that the reference was fitted with"
+        raise BadSetting("sitedrift.toml", "recipe", problem, "restore it, or fit the source site again and train anew")
+    fitted = FittedRecipe(())
+    for number, step in enumerate(recipe.steps):
+        at_reference = None if reference is None else reference.steps[number].learned
+        learned = step.harmonizer.fit(step.settings, _Prepared(sample, fitted), at_reference)
+        fitted = FittedRecipe((*fitted.steps, FittedStep(step, learned)))
+    return fitted
+
+
+def apply_recipe(fitted: FittedRecipe, volume: Volume) -> Applied:
+    """Apply every step that can be applied to this volume.
+
+    Of a series in time the first volume is used. A step that needs spacing is skipped on a plain image,
+    with `needs_spacing`.
+
+    Raises:
+        UnreadableScan: If a step cannot give a volume, with its reason.
+    """
+    volume, skipped = volume.first(), []
+    for fitted_step in fitted.steps:
+        harmonizer = fitted_step.step.harmonizer
+        if harmonizer.needs_spacing and volume.geometry is None:
+            skipped.append(f"{harmonizer.name}:needs_spacing")
+            continue
+        volume = harmonizer.apply(volume, fitted_step.step.settings, fitted_step.learned)
+    return Applied(volume, tuple(skipped))
+
+
+def _parse_step(written: StepSettings, where: str) -> Step:
+    harmonizer = HARMONIZERS[written.harmonizer]
+    known = [field.name for field in fields(harmonizer.settings)]
+    for name in written.params:
+        if name not in known:
+            problem = f"{harmonizer.name} has no parameter of this name"
+            raise BadSetting("sitedrift.toml", f"{where}.{name}", problem, f"use one of: {', '.join(known) or 'none'}")
+    try:
+        settings = TypeAdapter(harmonizer.settings).validate_python(written.params)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join([where, *(str(part) for part in first["loc"])])
+        remedy = f"{harmonizer.name} takes: {', '.join(known)}"
+        raise BadSetting("sitedrift.toml", key, first["msg"], remedy) from error
+    return Step(harmonizer, settings)
