@@ -1,0 +1,1 @@
+"""What scanners write: headers, grouping, geometry and pixels. Identity is read here and ends at the door."""

@@ -1,0 +1,159 @@
+"""The planes of a file: one for a classic file, many for an enhanced multi-frame file or a Siemens mosaic.
+
+Geometry is what the file states. Nothing is guessed: what is missing stays None and the
+geometry verdict says so.
+"""
+
+# ruff: noqa: SIM905 - lists of terms read better as words
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from platform_core.dicom.csa import mosaic_facts, tiles_per_side
+from platform_core.dicom.elements import number, numbers, shared_groups, text, tokens, whole
+from platform_core.errors import UnreadableScan
+
+FRAME_KINDS = frozenset(
+    "P PHASE R REAL I IMAGINARY ADC FA TRACEW WATER FAT W F IN_PHASE OUT_PHASE IP OP T1_MAP T2_MAP R2_MAP B0 "
+    "P_FFE P_SE R_FFE R_SE I_FFE I_SE MIP MPR".split()
+)
+"""Image types that are another quantity than the magnitude image beside them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One image plane of a file, where it lies, and what tells it from its neighbours."""
+
+    index: int
+    """Its place in the decoded file."""
+    position_mm: tuple[float, ...] | None
+    """Centre of the first voxel, LPS."""
+    orientation: tuple[float, ...] | None
+    """Direction of growing column index, then of growing row index, LPS."""
+    spacing_mm: tuple[float, float] | None
+    """Between columns (x), then between rows (y)."""
+    slice_spacing_mm: float | None
+    """As stated: between slices, else their thickness."""
+    slope: float = 1.0
+    intercept: float = 0.0
+    echo: str = ""
+    b_value: float | None = None
+    stack: str = ""
+    kind: str = ""
+    temporal: int | None = None
+    acquisition: int | None = None
+    instance: int = 0
+
+
+def frames_of(dataset: Dataset, *, is_projection: bool = False) -> tuple[int, tuple[Frame, ...]]:
+    """Tiles of a mosaic (0 for any other file), and the planes in the order of the decoded file.
+
+    Raises:
+        UnreadableScan: `multi_frame` for frames without functional groups, `mosaic` for a mosaic without its header.
+    """
+    if dataset.get("PerFrameFunctionalGroupsSequence"):
+        return 0, _enhanced(dataset)
+    if (whole(dataset, "NumberOfFrames") or 1) > 1:
+        raise UnreadableScan("multi_frame", "several frames, and no functional groups that place them")
+    frame = _classic(dataset)
+    if is_projection or "MOSAIC" not in tokens(dataset):
+        return 0, (frame,)
+    return _mosaic(dataset, frame)
+
+
+def _classic(dataset: Dataset) -> Frame:
+    rows_columns = numbers(dataset, "PixelSpacing", 2)
+    slope = number(dataset, "RescaleSlope")
+    return Frame(
+        index=0,
+        position_mm=numbers(dataset, "ImagePositionPatient", 3),
+        orientation=numbers(dataset, "ImageOrientationPatient", 6),
+        spacing_mm=(rows_columns[1], rows_columns[0]) if rows_columns else None,
+        slice_spacing_mm=number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness"),
+        slope=1.0 if slope is None else slope,
+        intercept=number(dataset, "RescaleIntercept") or 0.0,
+        echo=text(dataset, "EchoNumbers") or _milliseconds(number(dataset, "EchoTime")),
+        b_value=number(dataset, "DiffusionBValue"),
+        kind=kind_of(tokens(dataset)),
+        temporal=whole(dataset, "TemporalPositionIdentifier"),
+        acquisition=whole(dataset, "AcquisitionNumber"),
+        instance=whole(dataset, "InstanceNumber") or 0,
+    )
+
+
+def _milliseconds(echo_time_ms: float | None) -> str:
+    return "" if echo_time_ms is None else f"{echo_time_ms:.1f} ms"
+
+
+def _enhanced(dataset: Dataset) -> tuple[Frame, ...]:
+    shared = shared_groups(dataset)
+    kind = kind_of(tokens(dataset))
+    spacing = number(dataset, "SpacingBetweenSlices")
+    return tuple(
+        _enhanced_frame(index, group, shared, kind, spacing)
+        for index, group in enumerate(dataset.PerFrameFunctionalGroupsSequence)
+    )
+
+
+def _enhanced_frame(index: int, own: Dataset, shared: Dataset, kind: str, slice_spacing: float | None) -> Frame:
+    """One frame; its own functional groups come before the shared ones (PS3.3 C.7.6.16)."""
+
+    def group(sequence: str) -> Dataset:
+        items = own.get(sequence) or shared.get(sequence)
+        return items[0] if items else Dataset()
+
+    measures, content = group("PixelMeasuresSequence"), group("FrameContentSequence")
+    values = group("PixelValueTransformationSequence")
+    frame_type = group("MRImageFrameTypeSequence") or group("CTImageFrameTypeSequence")
+    rows_columns = numbers(measures, "PixelSpacing", 2)
+    slope = number(values, "RescaleSlope")
+    stated = number(measures, "SpacingBetweenSlices") or slice_spacing
+    return Frame(
+        index=index,
+        position_mm=numbers(group("PlanePositionSequence"), "ImagePositionPatient", 3),
+        orientation=numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
+        spacing_mm=(rows_columns[1], rows_columns[0]) if rows_columns else None,
+        slice_spacing_mm=stated or number(measures, "SliceThickness"),
+        slope=1.0 if slope is None else slope,
+        intercept=number(values, "RescaleIntercept") or 0.0,
+        echo=_milliseconds(number(group("MREchoSequence"), "EffectiveEchoTime")),
+        b_value=number(group("MRDiffusionSequence"), "DiffusionBValue"),
+        stack=text(content, "StackID"),
+        kind=kind_of(tokens(frame_type, "FrameType")) or kind,
+        temporal=whole(content, "TemporalPositionIndex"),
+        acquisition=whole(content, "FrameAcquisitionNumber"),
+        instance=index + 1,
+    )
+
+
+def _mosaic(dataset: Dataset, whole_image: Frame) -> tuple[int, tuple[Frame, ...]]:
+    """The tiles, each at its own place.
+
+    The stated position is that of the whole mosaic, as if one huge slice were centred where
+    the true slice is: nipy.org/nibabel/dicom/dicom_mosaic.html.
+    """
+    n_tiles, normal = mosaic_facts(dataset)
+    position, axes, spacing = whole_image.position_mm, whole_image.orientation, whole_image.spacing_mm
+    step_mm = number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness")
+    if not n_tiles or normal is None or position is None or axes is None or spacing is None or step_mm is None:
+        raise UnreadableScan("mosaic", "a Siemens mosaic without the header that says how its slices lie")
+    side = tiles_per_side(n_tiles)
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if rows % side or columns % side:
+        raise UnreadableScan("mosaic", f"{rows} x {columns} is no square of {n_tiles} tiles")
+    along_x, along_y = np.array(axes[:3]) * spacing[0], np.array(axes[3:]) * spacing[1]
+    first = np.array(position) + along_x * (columns - columns // side) / 2 + along_y * (rows - rows // side) / 2
+    places = [first + np.array(normal) * step_mm * k for k in range(n_tiles)]
+    return n_tiles, tuple(_tile(whole_image, k, place) for k, place in enumerate(places))
+
+
+def _tile(frame: Frame, index: int, place: npt.NDArray[np.float64]) -> Frame:
+    return replace(frame, index=index, position_mm=tuple(float(v) for v in place))
+
+
+def kind_of(image_type: Iterable[str]) -> str:
+    """The quantity that an image shows, where it is not plain magnitude."""
+    return "+".join(sorted(FRAME_KINDS.intersection(list(image_type)[2:])))

@@ -1,0 +1,91 @@
+"""A folder of plain images: PNG, JPEG, NIfTI, and the members of NumPy archives.
+
+An archive holds one stack of images per split under `<split>_images`, as MedMNIST does;
+image 17 of the split `train` of `x.npz` has the address `x.npz#train/17`. The path of a
+site may name a folder, one archive, or one split of an archive (`x.npz#val`).
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from platform_core.errors import NoSuchPlace
+from platform_core.imaging.volume import Voxels
+from platform_core.settings import SiteSettings
+from platform_core.sources.contract import Item, Source
+from platform_core.sources.folder import list_files, read_file
+
+SUFFIX = "_images"
+
+
+def _items(settings: SiteSettings) -> Iterator[Item]:
+    root, archive, split = _place(settings)
+    if archive is not None:
+        yield from _members(root, archive, (root / archive).stat().st_mtime_ns, split)
+        return
+    for item in list_files(root):
+        if item.address.endswith(".npz"):
+            yield from _members(root, item.address, item.modified_ns, None)
+        else:
+            yield item
+
+
+def _open(settings: SiteSettings, address: str) -> bytes:
+    """The bytes of an image; a member of an archive comes as one `.npy` array."""
+    root, _, _ = _place(settings)
+    archive, _, member = address.partition("#")
+    if not member:
+        return read_file(root, address)
+    split, _, index = member.partition("/")
+    stack = _stack(root / archive, (root / archive).stat().st_mtime_ns, f"{split}{SUFFIX}")
+    out = BytesIO()
+    np.save(out, stack[int(index)], allow_pickle=False)
+    return out.getvalue()
+
+
+def _place(settings: SiteSettings) -> tuple[Path, str | None, str | None]:
+    """The folder that addresses start from; the one archive and split that the settings name."""
+    text, _, split = settings.path.partition("#")
+    path = Path(text).expanduser()
+    if path.suffix != ".npz":
+        return path, None, None
+    if not path.is_file():
+        raise NoSuchPlace(str(path), "an archive of images", "correct `path` in the site's settings")
+    return path.parent, path.name, split or None
+
+
+def _members(root: Path, archive: str, modified_ns: int, split: str | None) -> Iterator[Item]:
+    names = _splits(root / archive, modified_ns)
+    if not names:
+        yield Item(archive, (root / archive).stat().st_size, modified_ns)
+        return
+    if split is not None and split not in names:
+        raise NoSuchPlace(f"{archive}#{split}", f"one of the splits {', '.join(names)}", "correct `path`")
+    for name in [split] if split is not None else names:
+        stack = _stack(root / archive, modified_ns, f"{name}{SUFFIX}")
+        for index in range(len(stack)):
+            yield Item(f"{archive}#{name}/{index}", stack[index].nbytes, modified_ns)
+
+
+@lru_cache(maxsize=8)
+def _splits(path: Path, modified_ns: int) -> tuple[str, ...]:  # noqa: ARG001 - a changed file is another entry
+    """Splits of an archive; none if it is no archive of images."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return tuple(sorted(key.removesuffix(SUFFIX) for key in archive.files if key.endswith(SUFFIX)))
+    except (OSError, ValueError, BadZipFile):
+        return ()
+
+
+@lru_cache(maxsize=4)
+def _stack(path: Path, modified_ns: int, key: str) -> Voxels:  # noqa: ARG001 - a changed file is another entry
+    """All images of one split, (image, y, x) or (image, y, x, channel)."""
+    with np.load(path, allow_pickle=False) as archive:
+        return np.asarray(archive[key])
+
+
+IMAGE_FOLDER = Source(name="image_folder", holds="image", items=_items, open=_open)
