@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from math import isfinite
 from typing import Any, cast
 
 from platform_core import layout
@@ -10,7 +9,7 @@ from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
-from platform_core.policy.situation import Kind, Situation
+from platform_core.policy.situation import Kind, Situation, estimate_of
 from platform_core.queries import load
 from platform_core.shift.risk import Estimate
 
@@ -18,7 +17,12 @@ HERE = "platform_core.policy"
 
 
 def read_situation(
-    workspace: Workspace, finding: Mapping[str, Any], *, at: datetime, target_risk: Estimate | None = None
+    workspace: Workspace,
+    finding: Mapping[str, Any],
+    *,
+    at: datetime,
+    target_risk: Estimate | None = None,
+    taken: tuple[str, ...] | None = None,
 ) -> Situation:
     """Put together what a decision about one finding is made from.
 
@@ -28,6 +32,7 @@ def read_situation(
         at: The moment of the decision, UTC.
         target_risk: Log-loss on the period's labelled patients, if it was measured again after the finding
             (after a harmonization); by default what the finding says.
+        taken: Actions already carried out for the period; by default those of `out__decision`.
     """
     rules = workspace.settings.policy
     target = str(finding["target"])
@@ -43,19 +48,12 @@ def read_situation(
         min_labels=rules.min_labels,
         accepted_risk=estimate_of(finding, "source_risk"),
         target_risk=target_risk or estimate_of(finding, "target_risk"),
-        is_reharmonized=_is_reharmonized(workspace, finding),
+        taken=actions_taken(workspace, finding) if taken is None else taken,
         days_since_fine_tune=_days_since_fine_tune(workspace, str(finding["site"]), target, at),
         cool_down_days=rules.cool_down_days,
         strategies=workspace.settings.target[target].strategies,
         needs_approval=rules.fine_tune_needs_approval,
     )
-
-
-def estimate_of(row: Mapping[str, Any], value: str, low: str | None = None, high: str | None = None) -> Estimate | None:
-    """A number and its interval in the columns of a row; None where any of the three is null or not finite."""
-    names = (value, low or f"{value}_low", high or f"{value}_high")
-    numbers = [float(row[name]) for name in names if row.get(name) is not None and isfinite(row[name])]
-    return Estimate(*numbers) if len(numbers) == len(names) else None
 
 
 def _patients(workspace: Workspace, finding: Mapping[str, Any]) -> tuple[set[str], set[str]]:
@@ -67,12 +65,12 @@ def _patients(workspace: Workspace, finding: Mapping[str, Any]) -> tuple[set[str
     return {row["patient_key"] for row in rows}, {row["patient_key"] for row in rows if row["is_labelled"]}
 
 
-def _is_reharmonized(workspace: Workspace, finding: Mapping[str, Any]) -> bool:
-    """A recipe was fitted to the finding's period already."""
+def actions_taken(workspace: Workspace, finding: Mapping[str, Any]) -> tuple[str, ...]:
+    """Actions that were carried out or refused for the finding's period, oldest first."""
     where = ("site", "stratum", "target", "period_start")
     with workspace.lake.connect([layout.FINDING, layout.DECISION]) as db:
-        rows = load(HERE, "reharmonized").run(db, **{name: finding[name] for name in where})
-    return bool(rows.num_rows)
+        rows = load(HERE, "actions_taken").run(db, **{name: finding[name] for name in where})
+    return tuple(rows.column("action").to_pylist())
 
 
 def _days_since_fine_tune(workspace: Workspace, site: str, target: str, at: datetime) -> int | None:

@@ -48,9 +48,15 @@ POLICY: tuple[PolicyRule, ...] = (
     # harmonized scans also forgets less of its source.
     PolicyRule(
         name="acquisition_changed",
-        when=lambda s: s.kind == "covariate_acquisition" and not s.is_reharmonized,
+        when=lambda s: s.kind == "covariate_acquisition" and "reharmonize" not in s.taken,
         action="reharmonize",
         because="scans are made differently (distance {size}); the recipe is fitted again before any weight moves",
+    ),
+    PolicyRule(
+        name="challenger_made",
+        when=lambda s: s.kind == "covariate_acquisition" and "fine_tune" in s.taken,
+        action="none",
+        because="harmonized again and a challenger was made; the gate has decided, the next period will tell",
     ),
     PolicyRule(
         name="harm_unknown",
@@ -78,6 +84,12 @@ POLICY: tuple[PolicyRule, ...] = (
         action="fine_tune",
         because="harmonized again, and risk is still higher by {excess_risk} nats per scan; {n_train_labels} labelled "
         "patients may be trained on",
+    ),
+    PolicyRule(
+        name="prevalence_followed",
+        when=lambda s: s.kind == "label" and "recalibrate" in s.taken,
+        action="none",
+        because="recalibrated; the next period will tell",
     ),
     # A shift of the logits moves no weight. It is safe only where acquisition is quiet and a mixture of the
     # source's two score histograms fits, which is what the kind `label` means.

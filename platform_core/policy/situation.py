@@ -1,8 +1,9 @@
 """What a decision is made from: plain facts about one site and period, and the questions rules ask of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import hypot
-from typing import Literal, get_args
+from math import hypot, isfinite
+from typing import Any, Literal, get_args
 
 from platform_core.shift.risk import Estimate
 
@@ -35,8 +36,8 @@ class Situation:
     """Log-loss on the source domain's held-out patients, nats per scan."""
     target_risk: Estimate | None = None
     """Log-loss on the period's labelled patients, nats per scan."""
-    is_reharmonized: bool = False
-    """The recipe has been fitted to this period already."""
+    taken: tuple[str, ...] = ()
+    """Actions that were carried out for this period already, refused attempts included."""
     days_since_fine_tune: int | None = None
     """Since the site's last challenger, promoted or refused; None if there was none."""
     cool_down_days: int
@@ -90,3 +91,10 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
     low = value - hypot(a.value - a.low, b.high - b.value)
     high = value + hypot(a.high - a.value, b.value - b.low)
     return Estimate(value, low, high)
+
+
+def estimate_of(row: Mapping[str, Any], value: str, low: str | None = None, high: str | None = None) -> Estimate | None:
+    """A number and its interval in the columns of a row; None where any of the three is null or not finite."""
+    names = (value, low or f"{value}_low", high or f"{value}_high")
+    numbers = [float(row[name]) for name in names if row.get(name) is not None and isfinite(row[name])]
+    return Estimate(*numbers) if len(numbers) == len(names) else None

@@ -37,7 +37,7 @@ def situation(**facts: Any) -> Situation:
 
 
 def reharmonized(**facts: Any) -> Situation:
-    return situation(kind="covariate_acquisition", is_reharmonized=True, **facts)
+    return situation(**{"kind": "covariate_acquisition", "taken": ("reharmonize",), **facts})
 
 
 def test_nothing_found_means_nothing_done():
@@ -141,7 +141,7 @@ situations = st.builds(
     min_labels=st.integers(10, 500),
     accepted_risk=st.none() | estimates(0, 3),
     target_risk=st.none() | estimates(0, 3),
-    is_reharmonized=st.booleans(),
+    taken=st.lists(st.sampled_from(["reharmonize", "recalibrate", "fine_tune"]), unique=True).map(tuple),
     days_since_fine_tune=st.none() | st.integers(0, 500),
     cool_down_days=st.integers(0, 90),
     strategies=st.just(("linear_probe", "partial", "full")),
@@ -160,7 +160,8 @@ def test_every_situation_gets_a_decision_with_a_whole_sentence(s: Situation):
 @given(situations)
 def test_weights_move_only_on_shown_harm_after_harmonizing_with_labels(s: Situation):
     if decide(s).action == "fine_tune":
-        assert s.is_reharmonized
+        assert "reharmonize" in s.taken
+        assert "fine_tune" not in s.taken
         assert s.is_worse
         assert s.n_labels >= s.min_labels
 
@@ -190,10 +191,12 @@ def test_every_row_of_the_policy_can_decide():
         situation(kind="undetermined", n_patients=5),
         situation(kind="undetermined"),
         situation(kind="covariate_acquisition"),
+        reharmonized(taken=("reharmonize", "fine_tune")),
         reharmonized(n_labels=0),
         reharmonized(),
         reharmonized(target_risk=HIGHER, days_since_fine_tune=3),
         reharmonized(target_risk=HIGHER),
+        situation(kind="label", taken=("recalibrate",)),
         situation(kind="label"),
         situation(kind="covariate_case_mix"),
         situation(kind="mixed", n_labels=0),
@@ -213,3 +216,9 @@ def test_a_difference_lies_within_its_interval_and_turns_its_sign_with_the_order
     ab, ba = difference(a, b), difference(b, a)
     assert ab.low <= ab.value <= ab.high
     assert (ab.low, ab.high) == (pytest.approx(-ba.high), pytest.approx(-ba.low))
+
+
+@given(situations)
+def test_no_action_is_taken_twice_for_one_period(s: Situation):
+    """So that a loop that acts, measures and asks again comes to an end."""
+    assert decide(s).action not in {"reharmonize", "recalibrate", "fine_tune"} & set(s.taken)
