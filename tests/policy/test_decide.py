@@ -40,55 +40,55 @@ def reharmonized(**facts: Any) -> Situation:
     return situation(**{"kind": "covariate_acquisition", "taken": ("reharmonize",), **facts})
 
 
-def test_nothing_found_means_nothing_done():
+def test_nothing_found_means_nothing_done() -> None:
     assert decide(QUIET).action == "none"
 
 
-def test_too_few_patients_means_waiting_and_says_for_how_many():
+def test_too_few_patients_means_waiting_and_says_for_how_many() -> None:
     decision = decide(situation(kind="undetermined", n_patients=60))
     assert decision.action == "none"
     assert "needs 40 more" in decision.because
 
 
-def test_an_undetermined_shift_among_enough_patients_asks_for_labels():
+def test_an_undetermined_shift_among_enough_patients_asks_for_labels() -> None:
     decision = decide(situation(kind="undetermined", n_labels=0))
     assert (decision.action, decision.n_labels_wanted) == ("request_labels", 60)
 
 
-def test_a_new_scanner_is_harmonized_before_any_weight_moves():
+def test_a_new_scanner_is_harmonized_before_any_weight_moves() -> None:
     decision = decide(situation(kind="covariate_acquisition", target_risk=HIGHER))
     assert (decision.action, decision.strategy) == ("reharmonize", None)
     assert "0.30 [0.20, 0.40]" in decision.because
 
 
-def test_a_repaired_site_is_left_alone():
+def test_a_repaired_site_is_left_alone() -> None:
     assert decide(reharmonized()).rule == "repaired"
 
 
-def test_risk_that_stays_higher_asks_for_fine_tuning():
+def test_risk_that_stays_higher_asks_for_fine_tuning() -> None:
     decision = decide(reharmonized(target_risk=HIGHER))
     assert (decision.action, decision.strategy, decision.status) == ("fine_tune", "partial", "proposed")
 
 
-def test_fine_tuning_waits_for_a_person_where_the_settings_say_so():
+def test_fine_tuning_waits_for_a_person_where_the_settings_say_so() -> None:
     assert decide(reharmonized(target_risk=HIGHER, needs_approval=True)).status == "waiting"
 
 
-def test_only_fine_tuning_waits_for_a_person():
+def test_only_fine_tuning_waits_for_a_person() -> None:
     assert decide(situation(kind="label", needs_approval=True)).status == "proposed"
 
 
 @pytest.mark.parametrize("facts", [{"n_labels": 59}, {"target_risk": None}, {"accepted_risk": None}])
-def test_unknown_harm_asks_for_labels(facts: dict[str, Any]):
+def test_unknown_harm_asks_for_labels(facts: dict[str, Any]) -> None:
     assert decide(reharmonized(**{"target_risk": HIGHER, **facts})).rule == "harm_unknown"
 
 
 @pytest.mark.parametrize(("days", "action"), [(None, "fine_tune"), (27, "hold"), (28, "fine_tune")])
-def test_a_site_is_not_fine_tuned_again_within_the_cool_down(days: int | None, action: str):
+def test_a_site_is_not_fine_tuned_again_within_the_cool_down(days: int | None, action: str) -> None:
     assert decide(reharmonized(target_risk=HIGHER, days_since_fine_tune=days)).action == action
 
 
-def test_a_change_of_prevalence_moves_logits_only():
+def test_a_change_of_prevalence_moves_logits_only() -> None:
     assert decide(situation(kind="label", target_risk=HIGHER)).action == "recalibrate"
 
 
@@ -101,7 +101,7 @@ def test_a_change_of_prevalence_moves_logits_only():
         ("concept", 200, "hold"),
     ],
 )
-def test_what_cannot_be_mended_alone_goes_to_people(kind: str, n_labels: int, action: str):
+def test_what_cannot_be_mended_alone_goes_to_people(kind: str, n_labels: int, action: str) -> None:
     assert decide(situation(kind=kind, n_labels=n_labels)).action == action
 
 
@@ -109,18 +109,18 @@ def test_what_cannot_be_mended_alone_goes_to_people(kind: str, n_labels: int, ac
     ("n_train_labels", "strategy"),
     [(0, "linear_probe"), (59, "linear_probe"), (60, "partial"), (149, "partial"), (150, "full"), (5000, "full")],
 )
-def test_more_labels_carry_a_deeper_strategy(n_train_labels: int, strategy: str):
+def test_more_labels_carry_a_deeper_strategy(n_train_labels: int, strategy: str) -> None:
     assert choose_strategy(n_train_labels, ("linear_probe", "partial", "full")) == strategy
 
 
-def test_a_strategy_that_the_target_does_not_allow_is_not_chosen():
+def test_a_strategy_that_the_target_does_not_allow_is_not_chosen() -> None:
     assert choose_strategy(5000, ("linear_probe", "partial")) == "partial"
     assert choose_strategy(10, ("full",)) == "full"
     with pytest.raises(UnknownName):
         choose_strategy(10, ())
 
 
-def test_a_kind_that_does_not_exist_is_refused():
+def test_a_kind_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UnknownName, match="covariate_acquisition"):
         decide(situation(kind="drift"))
 
@@ -150,7 +150,7 @@ situations = st.builds(
 
 
 @given(situations)
-def test_every_situation_gets_a_decision_with_a_whole_sentence(s: Situation):
+def test_every_situation_gets_a_decision_with_a_whole_sentence(s: Situation) -> None:
     decision = decide(s)
     assert "{" not in decision.because
     assert (decision.strategy is not None) == (decision.action == "fine_tune")
@@ -158,7 +158,7 @@ def test_every_situation_gets_a_decision_with_a_whole_sentence(s: Situation):
 
 
 @given(situations)
-def test_weights_move_only_on_shown_harm_after_harmonizing_with_labels(s: Situation):
+def test_weights_move_only_on_shown_harm_after_harmonizing_with_labels(s: Situation) -> None:
     if decide(s).action == "fine_tune":
         assert "reharmonize" in s.taken
         assert "fine_tune" not in s.taken
@@ -167,24 +167,24 @@ def test_weights_move_only_on_shown_harm_after_harmonizing_with_labels(s: Situat
 
 
 @given(situations)
-def test_a_request_is_for_at_most_a_hundred_labels(s: Situation):
+def test_a_request_is_for_at_most_a_hundred_labels(s: Situation) -> None:
     n_labels = decide(s).n_labels_wanted
     assert n_labels is None or 1 <= n_labels <= MOST_LABELS
 
 
 @given(situations)
-def test_the_first_request_is_for_at_least_fifty_labels(s: Situation):
+def test_the_first_request_is_for_at_least_fifty_labels(s: Situation) -> None:
     n_labels = decide(replace(s, n_labels=0)).n_labels_wanted
     assert n_labels is None or n_labels >= FEWEST_LABELS
 
 
 @given(situations)
-def test_the_order_of_reading_is_the_only_tie_break(s: Situation):
+def test_the_order_of_reading_is_the_only_tie_break(s: Situation) -> None:
     first = next(rule for rule in POLICY if rule.when(s))
     assert decide(s).rule == first.name
 
 
-def test_every_row_of_the_policy_can_decide():
+def test_every_row_of_the_policy_can_decide() -> None:
     """A row that no situation reaches is dead text that a reader would trust."""
     facts = [
         QUIET,
@@ -206,19 +206,19 @@ def test_every_row_of_the_policy_can_decide():
     assert [decide(s).rule for s in facts] == [rule.name for rule in POLICY]
 
 
-def test_the_interval_of_a_difference_of_normal_estimates_is_the_textbook_one():
+def test_the_interval_of_a_difference_of_normal_estimates_is_the_textbook_one() -> None:
     a, b = Estimate(1.0, 1.0 - 0.3, 1.0 + 0.3), Estimate(0.4, 0.4 - 0.4, 0.4 + 0.4)
     assert difference(a, b) == Estimate(0.6, pytest.approx(0.6 - 0.5), pytest.approx(0.6 + 0.5))
 
 
 @given(estimates(0, 3), estimates(0, 3))
-def test_a_difference_lies_within_its_interval_and_turns_its_sign_with_the_order(a: Estimate, b: Estimate):
+def test_a_difference_lies_within_its_interval_and_turns_its_sign_with_the_order(a: Estimate, b: Estimate) -> None:
     ab, ba = difference(a, b), difference(b, a)
     assert ab.low <= ab.value <= ab.high
     assert (ab.low, ab.high) == (pytest.approx(-ba.high), pytest.approx(-ba.low))
 
 
 @given(situations)
-def test_no_action_is_taken_twice_for_one_period(s: Situation):
+def test_no_action_is_taken_twice_for_one_period(s: Situation) -> None:
     """So that a loop that acts, measures and asks again comes to an end."""
     assert decide(s).action not in {"reharmonize", "recalibrate", "fine_tune"} & set(s.taken)

@@ -58,7 +58,7 @@ def record(workspace: Workspace, status: Any, at: datetime, row: dict[str, Any])
     )
 
 
-def test_a_decision_is_read_back_at_its_latest_status_with_its_first_time(workspace: Workspace):
+def test_a_decision_is_read_back_at_its_latest_status_with_its_first_time(workspace: Workspace) -> None:
     row = finding(workspace, 1, "label")
     key = record(workspace, "proposed", AT, row)
     assert record(workspace, "done", AT + timedelta(minutes=5), row) == key
@@ -70,26 +70,26 @@ def test_a_decision_is_read_back_at_its_latest_status_with_its_first_time(worksp
     assert read["serving_after"] is None
 
 
-def test_recording_the_same_decision_twice_writes_it_once(workspace: Workspace):
+def test_recording_the_same_decision_twice_writes_it_once(workspace: Workspace) -> None:
     row = finding(workspace, 1, "label")
     record(workspace, "done", AT, row)
     record(workspace, "done", AT + timedelta(hours=1), row)
     assert workspace.lake.read(layout.DECISION).num_rows == 1
 
 
-def test_decisions_can_be_asked_of_one_site(workspace: Workspace):
+def test_decisions_can_be_asked_of_one_site(workspace: Workspace) -> None:
     record(workspace, "done", AT, finding(workspace, 1, "label"))
     record(workspace, "done", AT, finding(workspace, 1, "label", site="east"))
     assert decisions(workspace).num_rows == 2
     assert decisions(workspace, "east").column("site").to_pylist() == ["east"]
 
 
-def test_no_decisions_is_no_error(workspace: Workspace):
+def test_no_decisions_is_no_error(workspace: Workspace) -> None:
     assert decisions(workspace).num_rows == 0
     assert episodes(workspace) == []
 
 
-def test_an_episode_opens_acts_watches_and_closes(workspace: Workspace):
+def test_an_episode_opens_acts_watches_and_closes(workspace: Workspace) -> None:
     def step(period: int, kind: str, action: Any, *, is_done: bool) -> str | None:
         row = finding(workspace, period, kind)
         episode = follow(workspace, row, action=action, is_done=is_done, run="r", at=AT + timedelta(days=28 * period))
@@ -108,7 +108,7 @@ def test_an_episode_opens_acts_watches_and_closes(workspace: Workspace):
     assert [e.state for e in episodes(workspace)] == ["closed", "acted"]
 
 
-def test_the_period_that_raised_the_alarm_cannot_close_it(workspace: Workspace):
+def test_the_period_that_raised_the_alarm_cannot_close_it(workspace: Workspace) -> None:
     row = finding(workspace, 1, "label")
     follow(workspace, row, action="recalibrate", is_done=True, run="r", at=AT)
     again = follow(workspace, {**row, "kind": "none"}, action="none", is_done=True, run="r", at=AT)
@@ -116,21 +116,21 @@ def test_the_period_that_raised_the_alarm_cannot_close_it(workspace: Workspace):
     assert again.state == "acted"
 
 
-def test_following_a_finding_twice_changes_nothing(workspace: Workspace):
+def test_following_a_finding_twice_changes_nothing(workspace: Workspace) -> None:
     row = finding(workspace, 1, "label")
     for _ in range(2):
         follow(workspace, row, action="recalibrate", is_done=True, run="r", at=AT)
     assert workspace.lake.read(layout.EPISODE).num_rows == 2  # opened, acted
 
 
-def test_one_target_does_not_close_the_episode_of_another(workspace: Workspace):
+def test_one_target_does_not_close_the_episode_of_another(workspace: Workspace) -> None:
     follow(workspace, finding(workspace, 1, "label"), action="recalibrate", is_done=True, run="r", at=AT)
     quiet = finding(workspace, 2, "none", target="nodule")
     assert follow(workspace, quiet, action="none", is_done=True, run="r", at=AT) is None
     assert [episode.state for episode in episodes(workspace)] == ["acted"]
 
 
-def test_an_open_episode_is_not_opened_twice_and_never_goes_back(workspace: Workspace):
+def test_an_open_episode_is_not_opened_twice_and_never_goes_back(workspace: Workspace) -> None:
     first, second = finding(workspace, 1, "label"), finding(workspace, 2, "label")
     key = open_episode(workspace, first, run="r", at=AT)
     assert open_episode(workspace, second, run="r", at=AT) == key
@@ -139,6 +139,6 @@ def test_an_open_episode_is_not_opened_twice_and_never_goes_back(workspace: Work
     assert episodes(workspace)[0].state == "watching"
 
 
-def test_an_episode_that_does_not_exist_cannot_advance(workspace: Workspace):
+def test_an_episode_that_does_not_exist_cannot_advance(workspace: Workspace) -> None:
     with pytest.raises(UnknownName):
         advance(workspace, "nothing", "closed", finding=finding(workspace, 1, "label"), run="r", at=AT)

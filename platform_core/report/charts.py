@@ -1,0 +1,143 @@
+"""Plots as Plotly figures in JSON. Colours of text and grid come from the page, so that dark and print follow it.
+
+Data colours are those of Okabe & Ito, "Color Universal Design" (2008), which colour-blind readers can tell
+apart; no meaning rests on colour alone, each row is labelled.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from platform_core.report.samples import Reals, Role, Sample
+from platform_core.shift.risk import Estimate
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+COLOURS: Mapping[Role, str] = {
+    "reference": "#8c939c",
+    "accepted": "#0072b2",
+    "earlier": "#56b4e9",
+    "latest": "#d55e00",
+}
+ROW_PX = 46
+EDGES_PX = 58
+"""Axis and its title."""
+
+
+def ridges(native: Sequence[Sample], harmonized: Sequence[Sample], *, unit: str) -> str:
+    """One feature, one row per sample: as scanned on the left, harmonized on the right, one scale for both."""
+    from plotly.subplots import make_subplots
+
+    sides = [side for side in (native, harmonized) if any(sample.n for sample in side)]
+    names = ["as scanned", "harmonized"][: len(sides)]
+    figure = make_subplots(cols=max(len(sides), 1), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=names)
+    for column, side in enumerate(sides, start=1):
+        for sample in reversed(side):
+            _add_ridge(figure, sample, column)
+        figure.update_xaxes(title_text=unit, range=_span(sides), row=1, col=column)
+    return _finish(figure, n_rows=len(native))
+
+
+def scores(samples: Sequence[Sample], prevalences: Mapping[str, Estimate], *, assumed: float | None) -> str:
+    """Scores on the left; on the right, in the same rows, the prevalence that they imply, with its 95 % interval."""
+    from plotly.subplots import make_subplots
+
+    titles = ["scores", "prevalence estimated from them"]
+    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    for sample in reversed(samples):
+        _add_ridge(figure, sample, 1)
+        if sample.label in prevalences:
+            _add_interval(figure, sample, prevalences[sample.label], 2)
+    if assumed is not None:
+        figure.add_vline(x=assumed, line_dash="dot", line_color=COLOURS["reference"], row=1, col=2)
+    figure.update_xaxes(title_text="score (logit)", range=_span([samples]), row=1, col=1)
+    figure.update_xaxes(title_text="share of positives; dotted: assumed now", range=[0, 1], row=1, col=2)
+    return _finish(figure, n_rows=len(samples))
+
+
+def _add_ridge(figure: "go.Figure", sample: Sample, column: int) -> None:
+    import plotly.graph_objects as go
+
+    ridge = go.Violin(
+        x=np.round(sample.values, 5).tolist() or [None],
+        y0=sample.label,
+        name=sample.label,
+        orientation="h",
+        side="positive",
+        width=1.5,
+        points=False,
+        spanmode="hard",
+        meanline_visible=False,
+        box={"visible": True, "width": 0.12},
+        line={"color": COLOURS[sample.role], "width": 1.6},
+        fillcolor=_faint(COLOURS[sample.role]),
+        hoverinfo="x+name",
+        hoveron="violins",
+    )
+    figure.add_trace(ridge, row=1, col=column)
+
+
+def _add_interval(figure: "go.Figure", sample: Sample, estimate: Estimate, column: int) -> None:
+    import plotly.graph_objects as go
+
+    dot = go.Scatter(
+        x=[estimate.value],
+        y=[sample.label],
+        mode="markers",
+        marker={"size": 10, "color": COLOURS[sample.role]},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [estimate.high - estimate.value],
+            "arrayminus": [estimate.value - estimate.low],
+            "color": COLOURS[sample.role],
+            "thickness": 2,
+        },
+        hovertemplate=f"%{{x:.2f}} [{estimate.low:.2f}, {estimate.high:.2f}]<extra>{sample.label}</extra>",
+    )
+    figure.add_trace(dot, row=1, col=column)
+
+
+def _span(sides: Sequence[Sequence[Sample]]) -> list[float]:
+    """A range that holds 99 % of every sample: a single outlier must not flatten the rest."""
+    known: list[Reals] = [sample.values for side in sides for sample in side if sample.values.size]
+    if not known:
+        return [0.0, 1.0]
+    low = min(float(np.quantile(values, 0.005)) for values in known)
+    high = max(float(np.quantile(values, 0.995)) for values in known)
+    pad = 0.04 * (high - low) or max(abs(high), 1.0) * 0.05
+    return [low - pad, high + pad]
+
+
+def _finish(figure: "go.Figure", *, n_rows: int) -> str:
+    figure.update_layout(
+        height=EDGES_PX + 24 + ROW_PX * max(n_rows, 2),
+        margin={"l": 8, "r": 8, "t": 26, "b": 44},
+        showlegend=False,
+        violingap=0,
+        violinmode="overlay",
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"size": 12},
+        hoverlabel={"font": {"size": 12}},
+        dragmode=False,
+    )
+    figure.update_xaxes(zeroline=False, fixedrange=True, nticks=6, title_font_size=11.5, title_standoff=6)
+    figure.update_yaxes(zeroline=False, fixedrange=True, automargin=True, showgrid=True, ticks="")
+    figure.update_annotations(font_size=11.5, yshift=2)
+    return str(figure.to_json())
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.28)"
+
+
+def as_script(figure: str) -> str:
+    """JSON that may stand inside a `script` element."""
+    facts: Any = json.loads(figure)
+    return json.dumps({"data": facts["data"], "layout": facts["layout"]}).replace("</", "<\\/")
