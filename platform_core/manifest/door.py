@@ -34,7 +34,11 @@ class Door:
 
     def series_key(self, site: str, series_uid: str, part: int) -> str:
         """Pseudonym of one part of one series."""
-        return self._pseudonym("series", site, series_uid, str(part))
+        return self.part_key(self.series_base(site, series_uid), part)
+
+    def part_key(self, base: str, part: int) -> str:
+        """The same, of a series that is a pseudonym already."""
+        return self._pseudonym("part", base, str(part))
 
     def series_base(self, site: str, series_uid: str) -> str:
         """Pseudonym of a whole series, as the door book groups files."""

@@ -1,0 +1,38 @@
+"""The ledger: nothing is lost without a word. In = accepted + duplicate + quarantined + waiting + ignored."""
+
+import pyarrow as pa
+
+from platform_core import layout
+from platform_core.errors import LedgerOpen
+from platform_core.manifest.workspace import Workspace
+from platform_core.queries import load
+
+HERE = "platform_core.manifest"
+
+
+def arrival_counts(workspace: Workspace, run: str | None = None) -> pa.Table:
+    """How arrivals ended: (site, outcome, reason, n).
+
+    With a run: what that run decided, decisions made anew among it. Without: the outcome in
+    force of every arrival, so that the sum is the number of arrivals ever seen.
+    """
+    with workspace.lake.connect([layout.ARRIVAL]) as db:
+        return load(HERE, "arrival_counts").run(db, run=run)
+
+
+def stage_counts(workspace: Workspace, site: str | None = None) -> pa.Table:
+    """Series at every stage: (site, stage, recipe, model, outcome, reason, n)."""
+    with workspace.lake.connect([layout.STAGE]) as db:
+        return load(HERE, "stage_counts").run(db, site=site)
+
+
+def check_ledger(workspace: Workspace, site: str, run: str, n_listed_new: int) -> None:
+    """Make sure that every file which the run listed as new has an outcome.
+
+    Raises:
+        LedgerOpen: If one has none, or has several.
+    """
+    with workspace.lake.connect([layout.ARRIVAL]) as db:
+        n_decided = load(HERE, "listed_arrivals").run(db, site=site, run=run).column("n")[0].as_py()
+    if n_decided != n_listed_new:
+        raise LedgerOpen(site, "ingest", n_listed_new, int(n_decided))
