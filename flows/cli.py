@@ -93,13 +93,11 @@ def site_add(
 def site_list(workspace: Where = ".", as_json: AsJson = False) -> None:
     """Every configured hospital."""
     sites = {name: site.model_dump(mode="json") for name, site in _open(workspace).sites.items()}
-    if as_json:
-        return _json(sites)
-    _table(["site", "source", "path"], [[name, s["source"], s["path"]] for name, s in sites.items()])
+    _show([{"site": name, "source": s["source"], "path": s["path"]} for name, s in sites.items()], as_json)
 
 
 @site_app.command("show")
-def site_show(site: str, workspace: Where = ".", as_json: AsJson = False) -> None:
+def site_show(site: str, workspace: Where = ".") -> None:
     """One hospital's settings and what it runs."""
     from platform_core.manifest.serving import current_serving
 
@@ -109,7 +107,7 @@ def site_show(site: str, workspace: Where = ".", as_json: AsJson = False) -> Non
         "settings": here.site(site).model_dump(mode="json", exclude_none=True),
         "serving": {t: json.loads(s.to_json()) for t, s in servings.items() if s is not None},
     }
-    return _json(facts) if as_json else _facts(facts)
+    _json(facts)
 
 
 @label_app.command("import")
@@ -184,10 +182,11 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
 
     rows = fleet_rows(_open(workspace))
     if as_json:
-        return _json([asdict(row) for row in rows])
-    from flows.console import print_fleet
+        _json([asdict(row) for row in rows])
+    else:
+        from flows.console import print_fleet
 
-    print_fleet(rows)
+        print_fleet(rows)
 
 
 @app.command()
@@ -218,13 +217,7 @@ def quarantine_list(workspace: Where = ".", as_json: AsJson = False) -> None:
     """What is held back, by site and reason."""
     from platform_core.manifest.ledger import held_back
 
-    rows = held_back(_open(workspace)).to_pylist()
-    if as_json:
-        return _json(rows)
-    _table(
-        ["site", "stage", "reason", "n", "example"],
-        [[str(r[k]) for k in ("site", "stage", "reason", "n", "example")] for r in rows],
-    )
+    _show(held_back(_open(workspace)).to_pylist(), as_json)
 
 
 @model_app.command("list")
@@ -232,11 +225,7 @@ def model_list(workspace: Where = ".", as_json: AsJson = False) -> None:
     """Every model version with its alias."""
     from platform_core.learn.registry import models
 
-    rows = [m.facts for m in models(_open(workspace))]
-    if as_json:
-        return _json(rows)
-    columns = ["name", "alias", "strategy", "parent", "created_at"]
-    _table(columns, [[str(row[c] or "") for c in columns] for row in rows])
+    _show([model.facts for model in models(_open(workspace))], as_json)
 
 
 @model_app.command("show")
@@ -269,9 +258,7 @@ def query(sql: str, workspace: Where = ".", as_json: AsJson = False) -> None:
             table = db.sql(sql).to_arrow_table()
         except Exception as error:  # noqa: BLE001 - whatever DuckDB finds wrong is the caller's to mend
             _fail(f"query: {error}", WRONG_CALL)
-    if as_json:
-        return _json(table.to_pylist())
-    _table(table.column_names, [[str(v) for v in row.values()] for row in table.to_pylist()])
+    _show(table.to_pylist(), as_json)
 
 
 @app.command()
@@ -368,21 +355,17 @@ def _json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
-def _facts(facts: dict[str, Any]) -> None:
-    for name, value in facts.items():
-        typer.echo(f"{name}:")
-        for key, item in value.items():
-            typer.echo(f"  {key}: {item}")
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> None:
+def _show(rows: list[dict[str, Any]], as_json: bool) -> None:  # noqa: FBT001
+    """Rows as a table for a person, or as JSON for a program."""
+    if as_json:
+        return _json(rows)
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns)
+    table = Table(*(rows[0] if rows else ["nothing"]))
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    return Console().print(table)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from platform_core.trial.case import Case, Next
-
 from flows import stages
+from flows.log import log
+from platform_core.trial.case import Case, Next
 from tasks import site
 
 
-def respond(case: Case) -> list[str]:
-    """Decide, act, measure again, until the policy asks for nothing more; returns the actions taken."""
-    taken: tuple[str, ...] = ()
-    while (decided := site.decide(case, taken)).action in ACTIONS:
-        ACTIONS[decided.action](case, decided)
-        taken += (decided.action,)
-    return [*taken, decided.action] if decided.action != "none" else list(taken)
+def respond(case: Case) -> None:
+    """Decide, act, measure again, until the policy asks for nothing more."""
+    decided = site.decide(case)
+    while decided.act in ACTIONS:
+        log.info("%s: %s, because %s", case.site, decided.act, decided.decision.because)
+        ACTIONS[decided.act](case, decided)
+        decided = site.decide(case)
+    log.info("%s: %s, because %s", case.site, decided.decision.action, decided.decision.because)
 
 
 def recalibrate(case: Case, decided: Next) -> None:
@@ -39,7 +40,7 @@ def fine_tune(case: Case, decided: Next) -> None:
     site.settle_challenger(case, decided, model)
 
 
-ACTIONS: dict[str, Callable[[Case, Next], None]] = {
+ACTIONS: dict[str | None, Callable[[Case, Next], None]] = {
     "recalibrate": recalibrate,
     "reharmonize": reharmonize,
     "fine_tune": fine_tune,

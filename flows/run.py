@@ -6,12 +6,12 @@ from typing import Literal
 from prefect import flow, tags
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, stages
+from flows import stages
 from flows.log import log
 from flows.respond import respond
 from platform_core.manifest.workspace import open_workspace
 from platform_core.settings import Environment
-from tasks import site
+from tasks import artifacts, site
 
 Until = Literal["quality", "decide"]
 RUNNER = ThreadPoolTaskRunner(max_workers=Environment().n_workers)
@@ -23,7 +23,8 @@ def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until =
     for name in sites:
         with tags(f"site:{name}", f"run:{run}"):
             run_site(uri, name, run, at, until)
-    artifacts.publish(uri, run)
+    artifacts.publish_ledger(uri, run)
+    artifacts.publish_decisions(uri, run)
 
 
 @flow(name="sitedrift-site", flow_run_name="{name} {run}", task_runner=RUNNER)
@@ -46,5 +47,4 @@ def follow(uri: str, name: str, target: str, run: str, at: datetime) -> None:
     stages.predict(uri, serving, run)
     for case in site.measure_shift(uri, name, target, run, at):
         log.info("%s: %s", name, case.headline)
-        for action in respond(case):
-            log.info("%s: %s", name, action)
+        respond(case)

@@ -1,0 +1,1 @@
+"""Deployment: empty until the platform runs by itself."""

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from platform_core.trial.case import Case, Next
 from prefect import task
 
 from platform_core.manifest import stages
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.workspace import open_workspace
+from platform_core.trial.case import Case, Next
 from tasks.retries import TRANSIENT
 
 Shards = list[tuple[str, ...]]
@@ -43,7 +43,7 @@ def unserved(uri: str, site: str, target: str) -> list[str]:
 
 
 @task(task_run_name="shift of {site} for {target}", **TRANSIENT)
-def measure_shift(uri: str, site: str, target: str | None, run: str, at: datetime) -> list[Case]:
+def measure_shift(uri: str, site: str, target: str, run: str, at: datetime) -> list[Case]:
     """Measure and diagnose the latest period; one case per stratum."""
     from platform_core.trial import case
 
@@ -51,11 +51,11 @@ def measure_shift(uri: str, site: str, target: str | None, run: str, at: datetim
 
 
 @task(task_run_name="decide on {case.site}")
-def decide(case: Case, taken: tuple[str, ...]) -> Next:
-    """Ask the policy what comes next, given what this case has seen already."""
+def decide(case: Case) -> Next:
+    """Ask the policy what comes next, given what was done about this period already."""
     from platform_core.trial import case as cases
 
-    return cases.decide_next(case, taken)
+    return cases.decide_next(case)
 
 
 @task(task_run_name="recalibrate {case.site}")
@@ -63,7 +63,7 @@ def recalibrate(case: Case, decided: Next) -> None:
     """Move the prior of the site's serving; no weight moves."""
     from platform_core.trial import recalibrate as trial
 
-    trial.recalibrate(case, decided)
+    trial.recalibrate(case, decided.decision)
 
 
 @task(task_run_name="fit a recipe for {case.site}", **TRANSIENT)
@@ -79,7 +79,7 @@ def settle_recipe(case: Case, decided: Next, recipe: str) -> None:
     """Measure the new recipe against the old one and serve it if it helps."""
     from platform_core.trial import reharmonize as trial
 
-    trial.settle_recipe(case, decided, recipe)
+    trial.settle_recipe(case, decided.decision, recipe)
 
 
 @task(task_run_name="fine-tune for {case.site}")
@@ -87,7 +87,7 @@ def train_challenger(case: Case, decided: Next) -> str:
     """Train a challenger by the decided strategy; returns `model@version`."""
     from platform_core.trial import finetune as trial
 
-    return trial.train_challenger(case, decided)
+    return trial.train_challenger(case, decided.decision)
 
 
 @task(task_run_name="gate {model}")
@@ -95,7 +95,7 @@ def settle_challenger(case: Case, decided: Next, model: str) -> None:
     """Judge the challenger on every site and promote or refuse it."""
     from platform_core.trial import finetune as trial
 
-    trial.settle_challenger(case, decided, model)
+    trial.settle_challenger(case, decided.decision, model)
 
 
 @task(task_run_name="train {target} from scratch")

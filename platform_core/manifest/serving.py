@@ -36,9 +36,7 @@ class Calibration:
         Source: Saerens et al. 2002, doi:10.1162/089976602753284446, equation 2.4.
         """
         shift = _logit(prevalence) - _logit(self.prevalence)
-        return Calibration(
-            logit_offset=self.logit_offset + shift, prevalence=prevalence, threshold=self.threshold
-        )
+        return Calibration(logit_offset=self.logit_offset + shift, prevalence=prevalence, threshold=self.threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +59,12 @@ def current_serving(workspace: Workspace, site: str, target: str) -> Serving | N
     """The serving in force; None before the first."""
     history = serving_history(workspace, site, target)
     return history[-1] if history else None
+
+
+def current_servings(workspace: Workspace, target: str) -> list[Serving]:
+    """The serving in force of every site that has one, in site order."""
+    found = [current_serving(workspace, site, target) for site in workspace.sites]
+    return [serving for serving in found if serving is not None]
 
 
 def serving_history(workspace: Workspace, site: str, target: str) -> list[Serving]:

@@ -1,0 +1,22 @@
+"""Starts a flow from the command line: one name and one moment for the whole run."""
+
+from platform_core import clock
+from platform_core.manifest.workspace import Workspace
+
+
+def start_run(workspace: Workspace, names: list[str], *, until: str = "decide") -> str:
+    """Run the named sites now; returns the run's name."""
+    from flows.run import run_sites
+
+    at = clock.now()
+    run = clock.new_run(at)
+    run_sites(workspace.uri, names, run, at, until)  # type: ignore[arg-type]
+    return run
+
+
+def start_training(workspace: Workspace, target: str) -> str:
+    """Train a source model now; returns `model@version`."""
+    from flows.train import train_source
+
+    at = clock.now()
+    return str(train_source(workspace.uri, target, clock.new_run(at), at))

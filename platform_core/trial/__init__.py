@@ -1,0 +1,1 @@
+"""What would happen if: each change is tried, measured and then served or refused."""

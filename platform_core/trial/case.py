@@ -1,0 +1,175 @@
+"""One finding at one site, and what comes next for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow.compute as pc
+
+from platform_core import layout
+from platform_core.manifest.serving import Serving, change_serving, current_serving
+from platform_core.manifest.stages import current_series
+from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.policy import episodes
+from platform_core.policy.decide import Decision, Status, decide
+from platform_core.policy.evidence import read_situation
+from platform_core.policy.record import decision_key, record_decision
+from platform_core.shift.risk import Estimate, RiskReport
+from platform_core.shift.stage import measure_shift
+from platform_core.trial.before_after import risk_under
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A handle on one finding: what tasks pass between them."""
+
+    uri: str
+    site: str
+    target: str
+    finding_key: str
+    headline: str
+    keys: tuple[str, ...]
+    """Every series of the finding's stratum and period."""
+    run: str
+    at: datetime
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where the case lies."""
+        return open_workspace(self.uri)
+
+    @property
+    def serving(self) -> Serving:
+        """What the site runs now."""
+        found = current_serving(self.workspace, self.site, self.target)
+        assert found is not None, "a case is opened for a site that is served"
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Next:
+    """What the policy asks for; `act` names the action to carry out now, None if there is nothing to carry out."""
+
+    act: str | None
+    decision: Decision
+
+
+def open_cases(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> list[Case]:
+    """Measure and diagnose the site's latest period; one case per stratum."""
+    measure_shift(workspace, site, target=target, run=run, at=at)
+    rows = _latest_findings(workspace, site, target)
+    return [_case(workspace, row, run, at) for row in rows]
+
+
+def finding_of(case: Case) -> dict[str, Any]:
+    """The case's row of `out__finding`."""
+    where = (pc.field("site") == case.site) & (pc.field("finding_key") == case.finding_key)
+    row: dict[str, Any] = case.workspace.lake.read(layout.FINDING, where).to_pylist()[0]
+    return row
+
+
+def risk_now(case: Case, serving: Serving | None = None) -> RiskReport | None:
+    """Risk on the period's labelled evaluation patients under a serving, by default the one in force."""
+    return risk_under(case.workspace, case.site, case.target, serving or case.serving, case.keys)
+
+
+def decide_next(case: Case) -> Next:
+    """Ask the policy what comes next; what needs no action is recorded here and now."""
+    finding = finding_of(case)
+    report = risk_now(case)
+    target_risk = report.log_loss if report else None
+    decision = decide(read_situation(case.workspace, finding, at=case.at, target_risk=target_risk))
+    if decision.action in episodes.ACTS and decision.status != "waiting":
+        return Next(act=decision.action, decision=decision)
+    settle(case, decision, status="waiting" if decision.status == "waiting" else "done", before=case.serving)
+    return Next(act=None, decision=decision)
+
+
+def settle(
+    case: Case,
+    decision: Decision,
+    *,
+    status: Status,
+    before: Serving,
+    after: Serving | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> str:
+    """Record how a decision ended, with the risk before and after, and move the case's episode on.
+
+    Args:
+        case: What was decided about.
+        decision: What was decided.
+        status: How it ended.
+        before: What the site ran.
+        after: What it runs, or would have run if it was refused; None if nothing was tried.
+        facts: More evidence: `gate`, `receipt`.
+
+    Returns:
+        decision_key.
+    """
+    finding = finding_of(case)
+    evidence = {
+        "before": measures(risk_now(case, before)),
+        "after": None if after is None else measures(risk_now(case, after)),
+        **(facts or {}),
+    }
+    key = record_decision(
+        case.workspace,
+        decision,
+        finding=finding,
+        status=status,
+        serving_before=before,
+        serving_after=after if status == "done" else None,
+        evidence=evidence,
+        run=case.run,
+        at=case.at,
+    )
+    acted = status == "done" and after is not None
+    episodes.follow(case.workspace, finding, has_acted=acted, run=case.run, at=case.at)
+    return key
+
+
+def serve(case: Case, wanted: Serving, decision: Decision) -> Serving:
+    """Put a serving in force because of a decision about the case."""
+    key = decision_key(case.site, case.finding_key, decision)
+    return change_serving(case.workspace, wanted, decision_key=key, at=case.at, run=case.run)
+
+
+def measures(report: RiskReport | None) -> dict[str, Any] | None:
+    """A risk report as decisions record it: [value, low, high] each, None where the scans cannot tell."""
+    if report is None:
+        return None
+    named = {name: _triple(getattr(report, name)) for name in ("log_loss", "brier", "balanced_error", "auroc")}
+    return {**named, "n": report.n_patients}
+
+
+def _triple(estimate: Estimate | None) -> list[float] | None:
+    return None if estimate is None else [estimate.value, estimate.low, estimate.high]
+
+
+def _latest_findings(workspace: Workspace, site: str, target: str) -> Sequence[dict[str, Any]]:
+    raise NotImplementedError
+
+
+def _case(workspace: Workspace, finding: Mapping[str, Any], run: str, at: datetime) -> Case:
+    return Case(
+        uri=workspace.uri,
+        site=str(finding["site"]),
+        target=str(finding["target"]),
+        finding_key=str(finding["finding_key"]),
+        headline=f"{finding['kind']}: {finding['explained_by']}",
+        keys=_series_of(workspace, finding),
+        run=run,
+        at=at,
+    )
+
+
+def _series_of(workspace: Workspace, finding: Mapping[str, Any]) -> tuple[str, ...]:
+    series = current_series(workspace, str(finding["site"]))
+    inside = (
+        (pc.field("stratum") == finding["stratum"])
+        & (pc.field("observed_on") >= finding["period_start"])
+        & (pc.field("observed_on") <= finding["period_end"])
+    )
+    return tuple(series.filter(inside).column("series_key").to_pylist())

@@ -1,0 +1,53 @@
+"""A challenger for one site's shift: trained, predicted everywhere, gated, promoted or refused."""
+
+from dataclasses import replace
+
+from platform_core.learn import registry
+from platform_core.learn.registry import ModelRef
+from platform_core.learn.train import fine_tune
+from platform_core.manifest.serving import Serving, current_servings
+from platform_core.policy.decide import Decision
+from platform_core.trial.case import Case, serve, settle
+from platform_core.trial.gate import judge
+
+
+def train_challenger(case: Case, decision: Decision) -> str:
+    """Train by the decided strategy on the period's labelled scans; returns `model@version`."""
+    assert decision.strategy is not None, "a fine-tuning is decided with its strategy"
+    made = fine_tune(
+        case.workspace,
+        case.target,
+        case.site,
+        strategy=decision.strategy,
+        keys=case.keys,
+        recipe=case.serving.recipe,
+        run=case.run,
+        at=case.at,
+    )
+    return made.name
+
+
+def settle_challenger(case: Case, decision: Decision, model: str) -> None:
+    """Judge the challenger on every site; promote it everywhere or keep the champion everywhere."""
+    workspace, before = case.workspace, case.serving
+    challenger = registry.find(workspace, model)
+    champion = registry.find(workspace, before.model)
+    verdict = judge(
+        workspace, case.target, champion=champion, challenger=challenger, site=case.site, keys=case.keys
+    )
+    facts = {"gate": verdict.to_json()}
+    wanted = with_model(before, challenger)
+    if not verdict.passed:
+        registry.alias(workspace, challenger, "refused", run=case.run, at=case.at)
+        settle(case, decision, status="refused", before=before, after=wanted, facts=facts)
+        return
+    registry.promote(workspace, challenger, over=champion, run=case.run, at=case.at)
+    for serving in current_servings(workspace, case.target):
+        serve(case, with_model(serving, challenger), decision)
+    settle(case, decision, status="done", before=before, after=case.serving, facts=facts)
+
+
+def with_model(serving: Serving, model: ModelRef) -> Serving:
+    """The same serving with another model: its calibration, at the prevalence that the site assumes."""
+    calibration = model.calibration.moved_to(serving.calibration.prevalence)
+    return replace(serving, model=model.name, calibration=calibration)

@@ -1,0 +1,66 @@
+"""A site's first serving: the target's recipe fitted to its scans, the champion, the champion's calibration."""
+
+from datetime import datetime
+
+from platform_core import layout
+from platform_core.errors import EmptySample
+from platform_core.harmonize.stage import fit_site_recipe
+from platform_core.learn.registry import champion
+from platform_core.manifest.serving import Serving, change_serving, current_serving
+from platform_core.manifest.workspace import Workspace
+from platform_core.queries import load
+
+FEWEST_SERIES = 10
+"""Series below which a site's intensities cannot be told from one patient's."""
+
+
+def unserved_series(workspace: Workspace, site: str, target: str) -> list[str]:
+    """Keys of series that passed quality and that no recipe of the target has seen, in order."""
+    tables = [layout.SERIES, layout.STAGE, layout.RECIPE]
+    modality = workspace.settings.target[target].modality
+    with workspace.lake.connect(tables) as db:
+        rows = load(__package__, "unserved_series").run(db, site=site, target=target, modality=modality)
+    return [str(key) for key in rows.column("series_key").to_pylist()]
+
+
+def fit_reference(workspace: Workspace, target: str, *, run: str, at: datetime) -> str:
+    """Fit the target's recipe on its source site; returns the recipe's name.
+
+    Raises:
+        EmptySample: If the source site has too few series of the target's modality.
+    """
+    source = workspace.settings.target[target].source_site
+    workspace.site(source)
+    keys = unserved_series(workspace, source, target)
+    if len(keys) < FEWEST_SERIES:
+        raise EmptySample(f"series of {source} for the reference of {target}", FEWEST_SERIES, len(keys))
+    return fit_site_recipe(workspace, source, target, keys, run=run, at=at, reference_site=None)
+
+
+def ensure_serving(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> Serving | None:
+    """The serving in force, or the site's first; None without a champion or with too few series.
+
+    At the source site the first serving is the reference's own recipe; elsewhere the
+    recipe is fitted to the site's scans, against the reference.
+    """
+    present = current_serving(workspace, site, target)
+    best = champion(workspace, target)
+    if present is not None or best is None:
+        return present
+    source = workspace.settings.target[target].source_site
+    recipe = best.recipe if site == source else _first_recipe(workspace, site, target, source, run=run, at=at)
+    if recipe is None:
+        return None
+    first = Serving(
+        site=site, target=target, model=best.name, recipe=recipe, calibration=best.calibration, epoch=-1
+    )
+    return change_serving(workspace, first, decision_key=None, at=at, run=run)
+
+
+def _first_recipe(
+    workspace: Workspace, site: str, target: str, source: str, *, run: str, at: datetime
+) -> str | None:
+    keys = unserved_series(workspace, site, target)
+    if len(keys) < FEWEST_SERIES:
+        return None
+    return fit_site_recipe(workspace, site, target, keys, run=run, at=at, reference_site=source)

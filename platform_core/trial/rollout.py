@@ -1,0 +1,38 @@
+"""A champion changed by a person's hand: every site's serving follows, in one go, and can go back."""
+
+from datetime import datetime
+
+from platform_core.learn import registry
+from platform_core.learn.registry import ModelRef
+from platform_core.manifest.serving import change_serving, current_servings
+from platform_core.manifest.workspace import Workspace
+from platform_core.trial.finetune import with_model
+
+
+def promote_by_hand(workspace: Workspace, model: str, *, run: str, at: datetime) -> str:
+    """Make `model@version` the champion; returns a sentence about what changed.
+
+    Raises:
+        UnknownName: If there is no such model.
+    """
+    wanted = registry.find(workspace, model)
+    present = registry.champion(workspace, wanted.model)
+    promoted = registry.promote(workspace, wanted, over=present, run=run, at=at)
+    return _serve_everywhere(workspace, promoted, run=run, at=at)
+
+
+def roll_back(workspace: Workspace, target: str, *, run: str, at: datetime) -> str:
+    """Put the former champion back; returns a sentence about what changed.
+
+    Raises:
+        BadRequest: If there is no former champion.
+    """
+    return _serve_everywhere(workspace, registry.rollback(workspace, target, run=run, at=at), run=run, at=at)
+
+
+def _serve_everywhere(workspace: Workspace, champion: ModelRef, *, run: str, at: datetime) -> str:
+    servings = [s for s in current_servings(workspace, champion.model) if s.model != champion.name]
+    for serving in servings:
+        change_serving(workspace, with_model(serving, champion), decision_key=None, at=at, run=run)
+    sites = ", ".join(serving.site for serving in servings) or "no site"
+    return f"{champion.name} is the champion of {champion.model}; changed at: {sites}"
