@@ -202,8 +202,13 @@ def _has_contrast(dataset: Dataset) -> bool:
 
 
 def _sequence(dataset: Dataset, shared: Dataset) -> str:
+    stated = tokens(dataset, "ScanningSequence") or (
+        *tokens(dataset, "EchoPulseSequence"),
+        *(["EP"] if text(dataset, "EchoPlanarPulseSequence") == "YES" else []),
+        *(["IR"] if text(dataset, "InversionRecovery") == "YES" else []),
+    )
     return sequence_class(
-        tokens(dataset, "ScanningSequence") or tokens(dataset, "EchoPulseSequence"),
+        stated,
         number(group_of(shared, "MRTimingAndRelatedParametersSequence", dataset), "RepetitionTime"),
         _echo_time_ms(dataset, shared),
     )

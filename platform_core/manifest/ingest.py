@@ -1,4 +1,4 @@
-"""Taking scans in at the door: list what is new, then shard by shard decode, decide and store.
+"""Taking scans in at the door: shard by shard decode, decide and store what `discover` found new.
 
 Order of writing: volumes, `core__series`, `core__stage`, `raw__arrival`, the door book. A
 crash between two of them leaves files that the next run finds new, and what was written
@@ -13,46 +13,29 @@ from typing import Any
 import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.dicom.elements import claims_to_be_dicom
-from platform_core.dicom.rules import glance
-from platform_core.errors import BadSetting, NoSuchPlace, UnreadableScan
 from platform_core.imaging.nifti import volume_sha256
-from platform_core.imaging.plain import image_format
 from platform_core.manifest.arrivals import (
     ACCEPTED,
     DUPLICATE,
-    IGNORED,
+    OUTCOMES,
     QUARANTINED,
     WAITING,
     Arrival,
     Outcome,
     past_outcomes,
-    recorded_keys,
     write_arrivals,
 )
-from platform_core.manifest.book import Book, Entry, Group, by_series, open_book
-from platform_core.manifest.door import Door, open_door
+from platform_core.manifest.book import Entry, Group, by_series
+from platform_core.manifest.discovery import Discovery, discover
 from platform_core.manifest.index import ByFile, Row, day_of, read_index
+from platform_core.manifest.place import Place, bytes_of, enter, entry_of, vanished
 from platform_core.manifest.reading import Reading, Taken, read_image, read_series
 from platform_core.manifest.schemas import SERIES
 from platform_core.manifest.stages import Verdict, record_stage, transaction
 from platform_core.manifest.workspace import Workspace
-from platform_core.settings import SiteSettings
-from platform_core.sources import SOURCES
-from platform_core.sources.contract import Item, Source
 from platform_core.storage.tables import rows_of
 
-IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz", ".npz")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Discovery:
-    """What a source lists and what of it is new; `shards` are opaque names for `ingest_shard`."""
-
-    site: str
-    n_listed: int
-    n_new: int
-    shards: tuple[str, ...]
+__all__ = ["Discovery", "IngestCount", "discover", "ingest_shard"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,24 +59,6 @@ class IngestCount:
     def __add__(self, other: "IngestCount") -> "IngestCount":
         names = [field.name for field in fields(self) if field.name != "site"]
         return IngestCount(site=self.site, **{name: getattr(self, name) + getattr(other, name) for name in names})
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Place:
-    """One site at its door, for one run."""
-
-    workspace: Workspace
-    site: str
-    settings: SiteSettings
-    source: Source
-    door: Door
-    book: Book
-    run: str
-    at: datetime
-
-    @property
-    def issuer(self) -> str:
-        return self.settings.issuer or self.site
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -126,37 +91,6 @@ class _Decided:
     row: dict[str, Any] | None
 
 
-def discover(workspace: Workspace, site: str, *, run: str, at: datetime) -> Discovery:
-    """List the source, skip what the door book knows, and group the rest into shards of whole series.
-
-    Files that are set aside by a rule, and files that cannot be read at all, get their rows
-    in the ledger here.
-
-    Raises:
-        NoSuchPlace: If the source or the index is not there.
-        BadSetting: If plain images lack a stated modality.
-        WrongKey: If the pseudonym key is not this workspace's.
-    """
-    place = _enter(workspace, site, run, at)
-    _check_settings(place)
-    known = place.book.read()
-    recorded = recorded_keys(workspace, site) if known else frozenset()
-    listed = list(place.source.items(place.settings))
-    new = [item for item in listed if not _is_known(place, item, known.get(item.address), recorded)]
-    groups: dict[str, list[Item]] = {}
-    aside: list[Arrival] = []
-    for item in new:
-        base = _sort_out(place, item, aside)
-        if base is not None:
-            groups.setdefault(base, []).append(item)
-    write_arrivals(workspace, site, aside, {}, run=run, at=at)
-    place.book.append(arrival.entry for arrival in aside if arrival.end.outcome != WAITING)
-    wholes = [Group(base, tuple(items)) for base, items in groups.items()]
-    now_ns = int(at.timestamp() * 1e9)
-    shards = place.book.put_shards(run, wholes, workspace.settings.shard_size, now_ns) if wholes else ()
-    return Discovery(site=site, n_listed=len(listed), n_new=len(new), shards=shards)
-
-
 def ingest_shard(workspace: Workspace, site: str, shard: str, *, run: str, at: datetime) -> IngestCount:
     """Decode the series of a shard, decide on each part and write what is new.
 
@@ -167,7 +101,7 @@ def ingest_shard(workspace: Workspace, site: str, shard: str, *, run: str, at: d
         NoSuchPlace: If there is no such shard.
         StorageUnavailable: If the source or the store does not answer; call again.
     """
-    place = _enter(workspace, site, run, at)
+    place = enter(workspace, site, run, at)
     groups = place.book.get_shard(shard)
     known = by_series(place.book.read().values())
     past = past_outcomes(workspace, site) if any(group.base in known for group in groups) else {}
@@ -189,104 +123,25 @@ def ingest_shard(workspace: Workspace, site: str, shard: str, *, run: str, at: d
     return _count(site, arrivals, decided)
 
 
-def _enter(workspace: Workspace, site: str, run: str, at: datetime) -> _Place:
-    settings, door = workspace.site(site), open_door(workspace)
-    return _Place(workspace, site, settings, SOURCES[settings.source], door, open_book(door, site), run, at)
-
-
-def _check_settings(place: _Place) -> None:
-    if place.source.holds == "image" and place.settings.modality is None:
-        file = layout.site_file(place.site)
-        raise BadSetting(file, "modality", "is missing", 'plain images carry none: add, say, modality = "DX"')
-    if place.settings.index:
-        read_index(place.settings.index)
-
-
-def _is_known(place: _Place, item: Item, entry: Entry | None, recorded: frozenset[str]) -> bool:
-    """Whether the ledger has this file already; a file that was only touched counts as known."""
-    if entry is None or entry.n_bytes != item.n_bytes or entry.arrival_key not in recorded:
-        return False
-    if entry.modified_ns == item.modified_ns:
-        return True
-    data = _bytes_of(place, item)
-    if data is None or place.door.content_hash(data) != entry.content:
-        return False
-    place.book.append([replace(entry, modified_ns=item.modified_ns)])
-    return True
-
-
-def _sort_out(place: _Place, item: Item, aside: list[Arrival]) -> str | None:
-    """Pseudonym of the series that a new file belongs to; None if it was set aside."""
-    data = _bytes_of(place, item)
-    if data is None:
-        aside.append(_vanished(place, item))
-        return None
-    try:
-        if place.source.holds == "dicom":
-            look = glance(data)
-            if look.rule is None:
-                return place.door.series_base(place.site, look.series_uid)
-            end = Outcome(IGNORED, look.rule)
-        elif image_format(data) is not None:
-            return place.door.series_base(place.site, f"image/{place.door.content_hash(data)}")
-        else:
-            is_meant = item.address.lower().endswith(IMAGE_NAMES)
-            end = Outcome(QUARANTINED, "unreadable_image") if is_meant else Outcome(IGNORED, "not_an_image")
-    except UnreadableScan as error:
-        is_other = error.reason == "not_dicom" and not claims_to_be_dicom(item.address, data)
-        end = Outcome(IGNORED if is_other else QUARANTINED, error.reason, error.detail)
-    aside.append(Arrival(_entry(place, item, data), end, is_listed=True))
-    return None
-
-
-def _bytes_of(place: _Place, item: Item) -> bytes | None:
-    """The bytes of a file; None if it is gone or is still being written."""
-    try:
-        data = place.source.open(place.settings, item.address)
-    except NoSuchPlace:
-        return None
-    is_whole_file = "#" not in item.address
-    return data if not is_whole_file or len(data) == item.n_bytes else None
-
-
-def _entry(place: _Place, item: Item, data: bytes, base: str | None = None) -> Entry:
-    content = place.door.content_hash(data)
-    return Entry(
-        address=item.address,
-        n_bytes=item.n_bytes,
-        modified_ns=item.modified_ns,
-        content=content,
-        arrival_key=place.door.arrival_key(place.site, item.address, content),
-        base=base,
-    )
-
-
-def _vanished(place: _Place, item: Item) -> Arrival:
-    """A file that was listed and is gone or growing: it waits for the next run."""
-    detail = "the file was gone or still being written when it was read"
-    entry = replace(_entry(place, item, place.run.encode()), content="")
-    return Arrival(entry, Outcome(WAITING, "not_at_rest", detail), is_listed=True)
-
-
-def _fetch_group(place: _Place, group: Group, earlier: Sequence[Entry]) -> tuple[list[_Fetched], list[Arrival]]:
+def _fetch_group(place: Place, group: Group, earlier: Sequence[Entry]) -> tuple[list[_Fetched], list[Arrival]]:
     """The files of a series in the order of their addresses, earlier ones among them; and those that are gone."""
     listed = {item.address: item for item in group.items}
     before = {entry.address: entry for entry in earlier if entry.address not in listed}
     items = listed | {address: entry.item for address, entry in before.items()}
     fetched, gone = [], []
     for address, item in sorted(items.items()):
-        data = _bytes_of(place, item)
+        data = bytes_of(place, item)
         if data is not None:
             old = before.get(address)
-            entry = _entry(place, item, data, group.base) if old is None else old
+            entry = entry_of(place, item, data, group.base) if old is None else old
             fetched.append(_Fetched(entry, data, is_listed=address in listed))
         elif address in listed:
-            gone.append(_vanished(place, item))
+            gone.append(vanished(place, item))
     return (fetched if any(file.is_listed for file in fetched) else []), gone
 
 
 def _read(
-    place: _Place, fetched: Sequence[_Fetched], past: Mapping[str, tuple[Outcome, datetime]], index: ByFile | None
+    place: Place, fetched: Sequence[_Fetched], past: Mapping[str, tuple[Outcome, datetime]], index: ByFile | None
 ) -> Reading:
     def was_accepted(n: int) -> bool:
         before = past.get(fetched[n].entry.arrival_key)
@@ -315,7 +170,7 @@ def _present(workspace: Workspace, site: str) -> dict[str, _Present]:
 
 
 def _decide(
-    place: _Place,
+    place: Place,
     base: str,
     reading: Reading,
     fetched: Sequence[_Fetched],
@@ -367,7 +222,7 @@ def _numbers(reading: Reading, fetched: Sequence[_Fetched]) -> list[int]:
     return [next(unused) if number is None else number for number in numbers]
 
 
-def _store(place: _Place, key: str, revision: int, taken: Taken) -> str | None:
+def _store(place: Place, key: str, revision: int, taken: Taken) -> str | None:
     if taken.volume is None:
         return None
     uri = layout.volume_path(place.site, layout.NATIVE, key, revision)
@@ -375,7 +230,7 @@ def _store(place: _Place, key: str, revision: int, taken: Taken) -> str | None:
     return uri
 
 
-def _series_row(place: _Place, taken: Taken, fetched: Sequence[_Fetched], index: ByFile | None) -> dict[str, Any]:
+def _series_row(place: Place, taken: Taken, fetched: Sequence[_Fetched], index: ByFile | None) -> dict[str, Any]:
     """The columns of `core__series` that do not depend on the revision; identity becomes keys here."""
     door, site, who = place.door, place.site, taken.identity
     row = _index_row(index, fetched)
@@ -399,7 +254,7 @@ def _series_row(place: _Place, taken: Taken, fetched: Sequence[_Fetched], index:
 
 
 def _ends(
-    place: _Place, base: str, reading: Reading, fetched: Sequence[_Fetched], parts: Sequence[_Decided]
+    place: Place, base: str, reading: Reading, fetched: Sequence[_Fetched], parts: Sequence[_Decided]
 ) -> list[Arrival]:
     """How each file ended, from what became of the parts that it went into."""
     ends = []
@@ -424,7 +279,7 @@ def _shared_reason(parts: Iterable[_Decided], why: tuple[str, str]) -> str:
     return next((part.taken.refusal[0] for part in parts if part.taken.refusal is not None), why[0])
 
 
-def _write_series(place: _Place, decided: Sequence[_Decided]) -> None:
+def _write_series(place: Place, decided: Sequence[_Decided]) -> None:
     """Append what is news to `core__series`, and the answer of this stage where there is none yet."""
     rows = [part.row for part in decided if part.row is not None]
     told = sorted((row["series_key"], row["revision"], row["geometry"], row["volume_sha256"] or "") for row in rows)
@@ -444,7 +299,7 @@ def _write_series(place: _Place, decided: Sequence[_Decided]) -> None:
         record_stage(place.workspace, place.site, "ingest", verdicts, run=place.run)
 
 
-def _answered(place: _Place) -> set[tuple[str, int]]:
+def _answered(place: Place) -> set[tuple[str, int]]:
     where = (pc.field("site") == place.site) & (pc.field("stage") == "ingest")
     rows = place.workspace.lake.read(layout.STAGE, where, ["series_key", "revision"])
     return {(str(row["series_key"]), int(row["revision"])) for row in rows.to_pylist()}
@@ -455,7 +310,7 @@ def _count(site: str, arrivals: Sequence[Arrival], decided: Sequence[_Decided]) 
     return IngestCount(
         site=site,
         n_in=len(listed),
-        **{f"n_{outcome}": listed.count(outcome) for outcome in (ACCEPTED, DUPLICATE, QUARANTINED, WAITING, IGNORED)},
+        **{f"n_{outcome}": listed.count(outcome) for outcome in OUTCOMES},
         n_series=sum(part.taken.refusal is None for part in decided),
         n_refused=sum(part.taken.refusal is not None for part in decided),
         n_new_revisions=sum(part.row is not None and part.revision > 1 for part in decided),

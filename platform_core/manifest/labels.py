@@ -49,6 +49,15 @@ class LabelCount:
     """Labels that were new or have changed."""
     by_value: Mapping[str, int]
 
+    @property
+    def summary(self) -> str:
+        """One line for the person at the terminal."""
+        classes = ", ".join(f"{n} {value!r}" for value, n in self.by_value.items()) or "none"
+        return (
+            f"{self.site}, {self.target}: {self.n_rows} rows: {self.n_matched} matched a scan, {self.n_not_stated} state no "
+            f"value, {self.n_unknown} are about scans that are not here; labels: {classes}; {self.n_written} written"
+        )
+
 
 def import_labels(
     workspace: Workspace,
