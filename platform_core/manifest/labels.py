@@ -54,8 +54,8 @@ class LabelCount:
         """One line for the person at the terminal."""
         classes = ", ".join(f"{n} {value!r}" for value, n in self.by_value.items()) or "none"
         return (
-            f"{self.site}, {self.target}: {self.n_rows} rows: {self.n_matched} matched a scan, {self.n_not_stated} state no "
-            f"value, {self.n_unknown} are about scans that are not here; labels: {classes}; {self.n_written} written"
+            f"{self.site}, {self.target}: {self.n_rows} rows: {self.n_matched} match a scan, {self.n_not_stated} have "
+            f"no value, {self.n_unknown} match no scan here; labels: {classes}; {self.n_written} written"
         )
 
 
