@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from platform_core.imaging.volume import Volume, Voxels
+from platform_core.features.slices import Slices
 
 Bank = Literal["acquisition", "content"]
 
@@ -28,11 +28,19 @@ class Feature:
 class Family:
     """One file: features that are computed together.
 
-    Contract: `measure` gets a still volume, its foreground mask (z, y, x) of booleans and
-    the modality; it returns each of its features, or None where it cannot be told (no
-    spacing, too few voxels); never NaN or infinity.
+    Contract: `measure` gets slices and leaves them alone; it returns those of its features that it can
+    tell, and leaves out (or gives None for) those it cannot: no spacing, too few voxels, another
+    modality's unit; never NaN or infinity.
     """
 
     name: str
     features: tuple[Feature, ...]
-    measure: Callable[[Volume, Voxels, str], Mapping[str, float | None]]
+    measure: Callable[[Slices], Mapping[str, float | None]]
+
+
+def in_both_units(name: str, bank: Bank, meaning: str) -> tuple[Feature, Feature]:
+    """An intensity feature as CT tells it, in HU, and as other modalities do, relative to the foreground's median."""
+    return (
+        Feature(name=f"{name}_hu", unit="HU", bank=bank, meaning=f"{meaning}; CT"),
+        Feature(name=f"{name}_relative", unit="foreground median", bank=bank, meaning=f"{meaning}; not CT"),
+    )
