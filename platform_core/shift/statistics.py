@@ -8,13 +8,12 @@ among them: it compares whole rows of an embedding, not one feature at a time (`
 import re
 from importlib.resources import files
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_core.catalog import Catalog
 from platform_core.errors import EmptySample
-from platform_core.queries import Query, load
+from platform_core.queries import Query, connect, load
 from platform_core.shift.contract import LONG, Statistic
 
 HERE = "platform_core.shift"
@@ -30,10 +29,8 @@ def statistic_of(query: Query) -> Statistic:
 
     def compute(reference: pa.Table, current: pa.Table) -> pa.Table:
         _refuse_empty(reference, current)
-        with duckdb.connect() as db:
-            db.register("reference", reference)
-            db.register("current", current)
-            params = {name: OFFERED[name] for name in query.params}
+        params = {name: OFFERED[name] for name in query.params}
+        with connect({"reference": reference, "current": current}) as db:
             return query.run(db, **params).cast(LONG)
 
     return Statistic(name=query.name, unit=_unit(query), compute=compute)

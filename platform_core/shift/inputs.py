@@ -1,0 +1,159 @@
+"""All that one finding is made from, read before anything is computed, and one name for it."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import pyarrow.compute as pc
+
+from platform_core import layout
+from platform_core.manifest.serving import Calibration, Serving, current_serving
+from platform_core.manifest.workspace import Workspace
+from platform_core.provenance import digest
+from platform_core.shift.samples import Sample, accepted_sample, period_samples, reference_samples
+from platform_core.shift.scores import ScoredScans, score_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The source domain as the model that a site runs knows it."""
+
+    site: str
+    recipe: str
+    calibration: Calibration
+    samples: dict[str, Sample]
+    """By stratum, all the source's patients whose scans were there when the model was made."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One site, stratum and period, what it is compared with, and the scores of both."""
+
+    workspace: Workspace
+    target: str | None
+    n_strata: int
+    """Strata of the period with enough patients for a verdict, at least 1."""
+    current: Sample
+    accepted: Sample
+    serving: Serving | None
+    """What the site runs; None before there is a model."""
+    reference: Reference | None
+    """None exactly where `serving` is."""
+
+    @property
+    def is_accepted(self) -> bool:
+        """The period is the accepted state itself."""
+        return self.accepted.period_start == self.current.period_start
+
+    @property
+    def is_reference(self) -> bool:
+        """The period is the first of the target's own source site."""
+        settings = self.workspace.settings.target.get(self.target or "")
+        return settings is not None and settings.source_site == self.current.site and self.is_accepted
+
+    @property
+    def like_reference(self) -> Sample | None:
+        """The reference's patients of the same stratum; None if it has none."""
+        return None if self.reference is None else self.reference.samples.get(self.current.stratum)
+
+    @cached_property
+    def scores(self) -> ScoredScans | None:
+        """The period's patients under what the site runs."""
+        if self.serving is None:
+            return None
+        return self._scores(self.current.site, self.serving.recipe, self.current.keys)
+
+    @cached_property
+    def reference_scores(self) -> ScoredScans | None:
+        """The reference's held-out patients under the same model.
+
+        A stratum that the reference lacks is held against all of it: the model is what it is.
+        """
+        if self.reference is None:
+            return None
+        like = self.like_reference
+        samples = self.reference.samples.values() if like is None else [like]
+        keys = tuple(key for sample in samples for key in sample.keys)
+        scans = self._scores(self.reference.site, self.reference.recipe, keys)
+        return scans.of_part("evaluation", self.workspace.settings.split)
+
+    @cached_property
+    def key(self) -> str:
+        """Names the finding: equal inputs, equal name."""
+        return digest(
+            {
+                "site": self.current.site,
+                "stratum": self.current.stratum,
+                "period": [self.current.period_start.isoformat(), self.current.period_end.isoformat()],
+                "target": self.target,
+                "settings": self.workspace.settings.shift.model_dump(),
+                "n_strata": self.n_strata,
+                "current": self.current.facts,
+                "accepted": self.accepted.facts,
+                "serving": None if self.serving is None else _facts(self.serving),
+                "reference": None if self.reference is None else _reference_facts(self.reference),
+                "scores": [None if scans is None else scans.facts for scans in (self.scores, self.reference_scores)],
+            }
+        )
+
+    def _scores(self, site: str, recipe: str, keys: tuple[str, ...]) -> ScoredScans:
+        assert self.serving is not None
+        return score_rows(self.workspace, site, self.serving.target, self.serving.model, recipe, keys=keys)
+
+
+def read_inputs(workspace: Workspace, site: str, target: str | None) -> list[Inputs]:
+    """The inputs of every stratum in the site's latest period, most patients first."""
+    modality = None if target is None else workspace.settings.target[target].modality
+    strata = period_samples(workspace, site, modality)
+    latest = max((periods[-1].period_start for periods in strata.values()), default=None)
+    present = [periods for periods in strata.values() if periods[-1].period_start == latest]
+    least = workspace.settings.shift.min_scans
+    serving = None if target is None else current_serving(workspace, site, target)
+    return [
+        Inputs(
+            workspace=workspace,
+            target=target,
+            n_strata=max(sum(each[-1].n >= least for each in present), 1),
+            current=periods[-1],
+            accepted=accepted_sample(workspace, target, periods),
+            serving=serving,
+            reference=None if serving is None else _reference(workspace, serving, periods[-1]),
+        )
+        for periods in sorted(present, key=lambda periods: -periods[-1].n)
+    ]
+
+
+def _reference(workspace: Workspace, serving: Serving, current: Sample) -> Reference:
+    """The source's scans that the model can have known; never the period that is being measured."""
+    settings = workspace.settings.target[serving.target]
+    source = current_serving(workspace, settings.source_site, serving.target) or serving
+    samples = reference_samples(
+        workspace,
+        settings.source_site,
+        settings.modality,
+        observed_before=current.period_start if current.site == settings.source_site else None,
+        ingested_by=_made_at(workspace, serving.model),
+    )
+    calibration = source.calibration if source.model == serving.model else serving.calibration
+    return Reference(site=settings.source_site, recipe=source.recipe, calibration=calibration, samples=samples)
+
+
+def _made_at(workspace: Workspace, model: str) -> datetime | None:
+    """When `model@version` was made; None for a model that nobody registered."""
+    name, _, version = model.rpartition("@")
+    rows = workspace.lake.read(layout.MODEL, pc.field("model") == name, ["version", "created_at"]).to_pylist()
+    return min((row["created_at"] for row in rows if str(row["version"]) == version), default=None)
+
+
+def _facts(serving: Serving) -> dict[str, Any]:
+    return {"model": serving.model, "recipe": serving.recipe, "calibration": asdict(serving.calibration)}
+
+
+def _reference_facts(reference: Reference) -> dict[str, Any]:
+    return {
+        "site": reference.site,
+        "recipe": reference.recipe,
+        "calibration": asdict(reference.calibration),
+        "samples": {stratum: sample.facts for stratum, sample in reference.samples.items()},
+    }

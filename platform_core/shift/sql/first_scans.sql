@@ -1,0 +1,65 @@
+-- first_scans: the first scan of every patient in every stratum and period of one site.
+--
+-- reads    core__series
+--          core__stage
+-- params   $site            VARCHAR
+--          $modalities      VARCHAR[]    NULL for all
+--          $period_days     INTEGER      length of a period; periods follow one another from a Monday on
+--          $observed_before DATE         only scans before this day; NULL for all
+--          $ingested_by     TIMESTAMPTZ  only scans that were in the manifest at this moment; NULL for all
+-- returns  stratum VARCHAR
+--          period_start DATE, first day of the period
+--          series_key VARCHAR, revision BIGINT, patient_key VARCHAR
+--          scanner_model VARCHAR, kernel VARCHAR, software VARCHAR, kvp VARCHAR
+--          in order of stratum, period and patient
+
+WITH
+
+-- the present revision of every accepted series
+present AS (
+    SELECT *
+    FROM core__series
+    WHERE site = $site AND volume_uri IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY series_key ORDER BY revision DESC) = 1
+),
+
+-- series that quality has refused
+refused AS (
+    SELECT series_key, revision
+    FROM core__stage
+    WHERE site = $site AND stage = 'quality' AND outcome = 'refused'
+),
+
+-- the Monday on or before the site's first day
+origin AS (
+    SELECT CAST(date_trunc('week', min(observed_on)) AS DATE) AS monday
+    FROM present
+),
+
+-- usable series and the period they fall in
+dated AS (
+    SELECT
+        present.*,
+        CAST(monday + CAST((observed_on - monday) // $period_days * $period_days AS INTEGER) AS DATE) AS period_start
+    FROM present, origin
+    WHERE NOT EXISTS (
+            FROM refused WHERE (refused.series_key, refused.revision) = (present.series_key, present.revision)
+        )
+        AND ($modalities IS NULL OR list_contains($modalities, modality))
+        AND ($observed_before IS NULL OR observed_on < $observed_before)
+        AND ($ingested_by IS NULL OR ingested_at <= $ingested_by)
+)
+
+SELECT
+    stratum,
+    period_start,
+    series_key,
+    revision,
+    patient_key,
+    scanner_model,
+    kernel,
+    software,
+    CAST(kvp AS VARCHAR) AS kvp
+FROM dated
+QUALIFY row_number() OVER (PARTITION BY stratum, period_start, patient_key ORDER BY observed_on, series_key) = 1
+ORDER BY stratum, period_start, patient_key

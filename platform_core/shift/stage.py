@@ -1,0 +1,177 @@
+"""Measure the latest period of a site and write what was found."""
+
+from dataclasses import asdict, dataclass, fields
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow.compute as pc
+
+from platform_core import layout
+from platform_core.errors import UnknownName
+from platform_core.manifest.schemas import FINDING, SHIFT
+from platform_core.manifest.workspace import Workspace
+from platform_core.shift.bound import Bound
+from platform_core.shift.compare import FeatureShift
+from platform_core.shift.diagnosis import Verdict, diagnose
+from platform_core.shift.evidence import Comparison, Comparisons, compare_samples, gather
+from platform_core.shift.inputs import Inputs, read_inputs
+from platform_core.shift.risk import Estimate
+from platform_core.storage.tables import rows_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One row of `out__finding`; the schema describes its columns."""
+
+    site: str
+    finding_key: str
+    stratum: str
+    target: str | None
+    model: str | None
+    period_start: date
+    period_end: date
+    reference: str
+    kind: str
+    size: float | None
+    low: float | None
+    high: float | None
+    n_needed: int | None
+    explained_by: str
+    source_risk: float | None = None
+    source_risk_low: float | None = None
+    source_risk_high: float | None = None
+    divergence: float | None = None
+    divergence_low: float | None = None
+    divergence_high: float | None = None
+    joint_risk: float | None = None
+    joint_risk_low: float | None = None
+    joint_risk_high: float | None = None
+    target_risk: float | None = None
+    target_risk_low: float | None = None
+    target_risk_high: float | None = None
+    run: str
+
+
+def measure_shift(
+    workspace: Workspace,
+    site: str,
+    *,
+    target: str | None,
+    run: str,
+    at: datetime,  # noqa: ARG001 - every stage is told the moment; findings are dated by their period
+) -> list[Finding]:
+    """Measure and diagnose the latest period of a site: one finding per stratum, most patients first.
+
+    Equal inputs make an equal `finding_key`, and what was found already is not written again.
+
+    Args:
+        workspace: Where everything is read and written.
+        site: The hospital.
+        target: The task that the site is measured for; None before there is one (images only).
+        run: The run that asks.
+        at: The moment, UTC.
+
+    Raises:
+        UnknownName: If there is no such target.
+    """
+    if target is not None and target not in workspace.settings.target:
+        raise UnknownName("target", target, workspace.settings.target)
+    known = {finding.finding_key: finding for finding in findings(workspace, site)}
+    every = read_inputs(workspace, site, target)
+    return [known.get(inputs.key) or _find(inputs, run) for inputs in every]
+
+
+def findings(workspace: Workspace, site: str | None = None) -> list[Finding]:
+    """Every finding of a site, or of all, oldest period first."""
+    where = None if site is None else pc.field("site") == site
+    names = [field.name for field in fields(Finding)]
+    rows = workspace.lake.read(layout.FINDING, where, names).to_pylist()
+    return sorted((Finding(**row) for row in rows), key=lambda f: (f.period_start, f.site, f.stratum))
+
+
+def _find(inputs: Inputs, run: str) -> Finding:
+    made = compare_samples(inputs)
+    evidence = gather(inputs, made)
+    verdict = diagnose(evidence, inputs.workspace.settings.shift)
+    finding = _finding(inputs, verdict, evidence.bound, run)
+    lake = inputs.workspace.lake
+    lake.append(layout.SHIFT, rows_of(SHIFT, _shift_rows(inputs, made, run)), transaction=f"shift/{inputs.key}")
+    lake.append(layout.FINDING, rows_of(FINDING, [asdict(finding)]), transaction=f"finding/{inputs.key}")
+    return finding
+
+
+def _finding(inputs: Inputs, verdict: Verdict, bound: Bound, run: str) -> Finding:
+    model = None if inputs.serving is None else inputs.serving.model
+    accepted = f"{inputs.accepted.site}@{inputs.accepted.period_start}"
+    terms = ("source_risk", "divergence", "joint_risk", "target_risk")
+    return Finding(
+        site=inputs.current.site,
+        finding_key=inputs.key,
+        stratum=inputs.current.stratum,
+        target=inputs.target,
+        model=model,
+        period_start=inputs.current.period_start,
+        period_end=inputs.current.period_end,
+        reference=model if inputs.is_accepted and model is not None else accepted,
+        kind=verdict.kind,
+        **_columns("size", verdict.size, low="low", high="high"),
+        n_needed=verdict.n_needed,
+        explained_by=verdict.explained_by,
+        run=run,
+        **{name: value for term in terms for name, value in _term(term, getattr(bound, term)).items()},
+    )
+
+
+def _term(name: str, estimate: Estimate | None) -> dict[str, Any]:
+    return _columns(name, estimate, low=f"{name}_low", high=f"{name}_high")
+
+
+def _columns(name: str, estimate: Estimate | None, *, low: str, high: str) -> dict[str, Any]:
+    """An estimate as three columns; nulls if there is none."""
+    return {name: estimate and estimate.value, low: estimate and estimate.low, high: estimate and estimate.high}
+
+
+def _shift_rows(inputs: Inputs, made: Comparisons, run: str) -> list[dict[str, Any]]:
+    about = {
+        "site": inputs.current.site,
+        "stratum": inputs.current.stratum,
+        "period_start": inputs.current.period_start,
+        "period_end": inputs.current.period_end,
+        "run": run,
+    }
+    rows = [row for comparison in made.all() for shift in comparison.shifts for row in _rows(comparison, shift)]
+    return [about | row for row in [*rows, *_embedding_row(inputs, made)]]
+
+
+def _rows(comparison: Comparison, shift: FeatureShift) -> list[dict[str, Any]]:
+    """One row per statistic; only the Kolmogorov-Smirnov distance has an interval and a p-value."""
+    ks = {"low": shift.distance.low, "high": shift.distance.high, "evidence": shift.p}
+    return [
+        {
+            "recipe": comparison.recipe,
+            "reference": comparison.reference,
+            "feature": shift.feature,
+            "statistic": statistic,
+            "value": value,
+            "n_current": shift.n_after,
+            "n_reference": shift.n_before,
+            **(ks if statistic == "ks" else {}),
+        }
+        for statistic, value in shift.values.items()
+    ]
+
+
+def _embedding_row(inputs: Inputs, made: Comparisons) -> list[dict[str, Any]]:
+    if made.embedding is None or inputs.serving is None:
+        return []
+    row = {
+        "recipe": inputs.serving.recipe,
+        "reference": inputs.serving.model,
+        "feature": "embedding",
+        "statistic": "mmd",
+        "value": made.embedding.value,
+        "evidence": made.embedding.p,
+        "n_current": len(inputs.scores or ()),
+        "n_reference": len(inputs.reference_scores or ()),
+    }
+    return [row]
