@@ -253,8 +253,11 @@ MODEL = _table(
     ("reference", TEXT, "hash of the frozen list of series it was trained on"),
     RECIPE,
     ("metrics", TEXT, "JSON: metrics per site"),
+    ("calibration", TEXT, "JSON: what a site's first serving of it assumes"),
     ("bundle_uri", TEXT, "relative to the workspace"),
-    ("created_at", MOMENT, ""),
+    ("created_at", MOMENT, "when the version was made"),
+    ("since", MOMENT, "when it was given the alias"),
+    ("epoch", WHOLE, "0, 1, ... per model, one per event; compare-and-swap"),
     RUN,
 )
 

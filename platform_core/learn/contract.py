@@ -1,0 +1,54 @@
+"""What a fine-tuning strategy is: a schedule as data. The loop that follows it is in `fit.py`.
+
+A network is a sequence of named blocks in depth order, the last of which is the head. A
+choice picks, from those names, the blocks that a phase trains; all other blocks stay as
+they are, parameters and buffers alike.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Blocks = tuple[str, ...]
+Choice = Callable[[Blocks], Blocks]
+
+
+def everything(blocks: Blocks) -> Blocks:
+    """All blocks."""
+    return blocks
+
+
+def later_half(blocks: Blocks) -> Blocks:
+    """The deeper half of the blocks, head included."""
+    return blocks[len(blocks) // 2 :]
+
+
+def head(blocks: Blocks) -> Blocks:
+    """The last block alone."""
+    return blocks[-1:]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One stretch of training."""
+
+    name: str
+    trains: Choice
+    share: float = 1.0
+    """Epochs, as a share of the target's `train.epochs`; at least one epoch is run."""
+    lr_scale: float = 1.0
+    """Learning rate at the start of the cosine, as a multiple of `train.learning_rate`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """One way to come from a network to a better one.
+
+    Contract: blocks that no phase trains come out bit for bit as they went in; the same
+    seed gives the same weights on a CPU.
+    """
+
+    name: str
+    phases: tuple[Phase, ...]
+    starts_from: Literal["champion", "nothing"] = "champion"
+    """`nothing`: weights are drawn anew from the seed."""

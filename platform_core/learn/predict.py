@@ -1,0 +1,82 @@
+"""Score and embed the scans of a shard by one model: rows of `core__prediction`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from platform_core import layout
+from platform_core.learn.bundle import Bundle, read_bundle
+from platform_core.learn.data import Loaded, find_scans, load_scans, target_settings
+from platform_core.learn.fit import logits_and_embeddings
+from platform_core.learn.registry import find
+from platform_core.manifest.schemas import PREDICTION
+from platform_core.manifest.stages import StageCount, Verdict, pending, record_stage, series_rows, transaction
+from platform_core.manifest.workspace import Workspace
+from platform_core.storage.tables import rows_of
+
+STAGE = "predict"
+
+
+def predict_shard(
+    workspace: Workspace, site: str, keys: Sequence[str], *, target: str, model: str, recipe: str, run: str
+) -> StageCount:
+    """Predict every named series that has no answer yet for this recipe and model.
+
+    Args:
+        workspace: Where volumes and models live.
+        site: The site.
+        keys: Series of the shard.
+        target: The task.
+        model: `model@version`.
+        recipe: Recipe of the volumes.
+        run: The run that predicts.
+
+    Returns:
+        What became of those that were pending: predicted, or refused with `no_volume`, `unreadable_volume`,
+        `wrong_dimensions`, `not_finite` or `other_modality`.
+
+    Raises:
+        UnknownName: If there is no such target or model.
+        BadInput: If a file of the model is missing or was changed.
+    """
+    settings = target_settings(workspace, target)
+    bundle = read_bundle(workspace, find(workspace, model).bundle_uri)
+    owed = sorted(set(keys) & set(pending(workspace, site, STAGE, recipe=recipe, model=model)))
+    scans = find_scans(workspace, target, site, recipe, keys=owed)
+    loaded = load_scans(workspace, scans, settings, bundle.framing)
+    names = {"site": site, "recipe": recipe, "model": model, "target": target, "run": run}
+    rows = [names | facts for facts in _predictions(bundle, loaded)]
+    predicted = {row["series_key"] for row in rows}
+    revisions = [(row["series_key"], row["revision"]) for row in series_rows(workspace, site, owed)]
+    workspace.lake.append(
+        layout.PREDICTION,
+        rows_of(PREDICTION, rows),
+        transaction=transaction(
+            STAGE, site, recipe, model, target, [pair for pair in revisions if pair[0] in predicted]
+        ),
+    )
+    verdicts = [
+        Verdict(series_key=key, revision=n, reason=None if key in predicted else loaded.refused.get(key, "no_volume"))
+        for key, n in revisions
+    ]
+    return record_stage(workspace, site, STAGE, verdicts, run=run, recipe=recipe, model=model)
+
+
+def _predictions(bundle: Bundle, loaded: Loaded) -> list[dict[str, Any]]:
+    if not loaded.scans:
+        return []
+    logits, embeddings = logits_and_embeddings(bundle.network, torch.from_numpy(loaded.arrays))
+    scores = bundle.platt.score(np.asarray(logits.numpy(), dtype=np.float64))
+    positive = 1 / (1 + np.exp(-scores))
+    return [
+        {
+            "series_key": scan.series_key,
+            "revision": scan.revision,
+            "score": float(score),
+            "probability": [float(1 - p), float(p)],
+            "embedding": embedding,
+        }
+        for scan, score, p, embedding in zip(loaded.scans, scores, positive, embeddings.numpy(), strict=True)
+    ]

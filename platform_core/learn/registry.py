@@ -1,0 +1,218 @@
+"""Which model versions there are and which one is in use; append-only, compare-and-swap.
+
+One row of `out__model` is one event of one version: made, or given an alias. Nothing here
+imports torch, so that `sitedrift model list` is quick; files are `bundle.py`'s business.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from io import BytesIO
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from platform_core import layout
+from platform_core.errors import BadInput, BadRequest, UnknownName
+from platform_core.manifest.schemas import MODEL
+from platform_core.manifest.serving import Calibration
+from platform_core.manifest.workspace import Workspace
+from platform_core.queries import load
+from platform_core.storage.tables import rows_of
+
+REFERENCE = "reference.parquet"
+"""The frozen list of series that a version was trained on, in its bundle."""
+
+Alias = Literal["champion", "challenger", "former", "refused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """One version of one model, at its present alias."""
+
+    model: str
+    """The target that it serves."""
+    version: int
+    alias: Alias
+    parent: str | None
+    """model@version that it was trained from."""
+    strategy: str
+    reference: str
+    """Hash of the frozen list of series that it was trained on."""
+    recipe: str
+    metrics: Mapping[str, Any]
+    """Per site."""
+    calibration: Calibration
+    """What a site's first serving of it assumes: the source's prevalence."""
+    bundle_uri: str
+    created_at: datetime
+    since: datetime
+    """When it was given its alias."""
+    epoch: int
+    """Number of the model's event that gave it its alias."""
+
+    @property
+    def name(self) -> str:
+        """As predictions and servings name it: `lesion@3`."""
+        return f"{self.model}@{self.version}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON-able values, times in ISO 8601."""
+        times = {"created_at": self.created_at.isoformat(), "since": self.since.isoformat()}
+        return {"name": self.name, **asdict(self), **times}
+
+
+def models(workspace: Workspace, model: str | None = None) -> list[ModelRef]:
+    """Every version at its present alias, by model and version; `model` narrows them to one target's."""
+    with workspace.lake.connect([layout.MODEL]) as db:
+        rows = load(__package__, "model_versions").run(db).to_pylist()
+    return [_model_ref(row) for row in rows if model is None or row["model"] == model]
+
+
+def find(workspace: Workspace, name: str) -> ModelRef:
+    """The version named `model@version`.
+
+    Raises:
+        UnknownName: If there is none; lists those that exist.
+    """
+    known = {ref.name: ref for ref in models(workspace)}
+    if name not in known:
+        raise UnknownName("model", name, known)
+    return known[name]
+
+
+def champion(workspace: Workspace, target: str) -> ModelRef | None:
+    """The version in use for the target; None before the first."""
+    return next((ref for ref in models(workspace, target) if ref.alias == "champion"), None)
+
+
+def read_reference(workspace: Workspace, bundle_uri: str) -> pa.Table:
+    """The frozen list (site, series_key, revision) in a bundle.
+
+    Raises:
+        BadInput: If the file is missing.
+    """
+    try:
+        data = workspace.objects.get(f"{bundle_uri}/{REFERENCE}")
+    except FileNotFoundError as error:
+        raise BadInput(f"{bundle_uri}/{REFERENCE} is missing; restore it from a backup") from error
+    return pq.read_table(BytesIO(data))
+
+
+def trained_on(workspace: Workspace, ref: ModelRef) -> set[tuple[str, str]]:
+    """(site, series_key) of every scan that moved a weight of this version or of one that it comes from."""
+    known = {other.name: other for other in models(workspace, ref.model)}
+    seen: set[tuple[str, str]] = set()
+    step: ModelRef | None = ref
+    while step is not None:
+        rows = read_reference(workspace, step.bundle_uri).to_pylist()
+        seen |= {(row["site"], row["series_key"]) for row in rows}
+        step = known.get(step.parent or "")
+    return seen
+
+
+def next_version(workspace: Workspace, model: str) -> int:
+    """The number that the next version would get, from 1."""
+    return max((ref.version for ref in models(workspace, model)), default=0) + 1
+
+
+def register(workspace: Workspace, made: ModelRef, *, run: str) -> ModelRef:
+    """Write a new version; its files must lie at `made.bundle_uri` already.
+
+    Raises:
+        BadRequest: If another version was registered, or an alias moved, since `made.epoch` was chosen.
+    """
+    _append(workspace, [made], run=run)
+    return made
+
+
+def alias(workspace: Workspace, ref: ModelRef, name: Alias, *, run: str, at: datetime) -> ModelRef:
+    """Give one version an alias other than `champion`, which only `promote` and `rollback` give.
+
+    Raises:
+        BadRequest: If that is asked, or the present champion would lose its alias, or another event came between.
+    """
+    if name == "champion" or ref.alias == "champion":
+        raise BadRequest(f"{ref.name}: only a promotion or a rollback changes who is champion")
+    changed = _renamed(ref, name, next_epoch(workspace, ref.model), at)
+    _append(workspace, [changed], run=run)
+    return changed
+
+
+def promote(workspace: Workspace, ref: ModelRef, *, over: ModelRef | None, run: str, at: datetime) -> ModelRef:
+    """Make a version the champion; the present one becomes `former`. Servings are not touched.
+
+    Args:
+        workspace: Where it counts.
+        ref: The version to promote.
+        over: The champion that it was judged against; None if there was none.
+        run: The run that promotes.
+        at: The moment, UTC.
+
+    Raises:
+        BadRequest: If `over` is not the champion any more, or another event came between.
+    """
+    present = champion(workspace, ref.model)
+    if (present and present.name) != (over and over.name):
+        found = present.name if present else "none"
+        raise BadRequest(f"{ref.name}: the champion is now {found}, not {over and over.name}; judge again")
+    if present is not None and present.name == ref.name:
+        return present
+    epoch = next_epoch(workspace, ref.model)
+    promoted = _renamed(ref, "champion", epoch, at)
+    former = [] if present is None else [_renamed(present, "former", epoch, at)]
+    _append(workspace, [promoted, *former], run=run)
+    return promoted
+
+
+def rollback(workspace: Workspace, model: str, *, run: str, at: datetime) -> ModelRef:
+    """Put the champion before the present one back; the present one becomes `refused`. Servings are not touched.
+
+    Raises:
+        BadRequest: If there is no former champion.
+    """
+    present = champion(workspace, model)
+    formers = [ref for ref in models(workspace, model) if ref.alias == "former"]
+    if present is None or not formers:
+        raise BadRequest(
+            f"{model}: there is no former champion to go back to; `sitedrift model list` shows all versions"
+        )
+    epoch = next_epoch(workspace, model)
+    restored = _renamed(max(formers, key=lambda ref: ref.epoch), "champion", epoch, at)
+    _append(workspace, [restored, _renamed(present, "refused", epoch, at)], run=run)
+    return restored
+
+
+def next_epoch(workspace: Workspace, model: str) -> int:
+    """The number of the next event of a model, from 0."""
+    return max((ref.epoch for ref in models(workspace, model)), default=-1) + 1
+
+
+def _renamed(ref: ModelRef, name: Alias, epoch: int, at: datetime) -> ModelRef:
+    return replace(ref, alias=name, epoch=epoch, since=at)
+
+
+def _append(workspace: Workspace, events: list[ModelRef], *, run: str) -> None:
+    """Write all rows of one event at once, if no other event has taken its number."""
+    first = events[0]
+    rows = [_row(event, run) for event in events]
+    transaction = f"model/{first.model}/{first.epoch}"
+    if not workspace.lake.append(layout.MODEL, rows_of(MODEL, rows), transaction=transaction):
+        raise BadRequest(f"{first.model}: its models changed meanwhile; look again and repeat")
+
+
+def _row(ref: ModelRef, run: str) -> dict[str, Any]:
+    json_columns = {
+        "metrics": json.dumps(ref.metrics, sort_keys=True, allow_nan=False),
+        "calibration": json.dumps(asdict(ref.calibration), sort_keys=True),
+    }
+    return {**asdict(ref), **json_columns, "run": run}
+
+
+def _model_ref(row: dict[str, Any]) -> ModelRef:
+    columns = {name: row[name] for name in ModelRef.__dataclass_fields__ if name not in ("metrics", "calibration")}
+    calibration = Calibration(**json.loads(row["calibration"]))
+    return ModelRef(metrics=json.loads(row["metrics"]), calibration=calibration, **columns)

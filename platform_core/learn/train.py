@@ -1,0 +1,160 @@
+"""Which scans make a model: the first at the source site, later ones from the champion.
+
+Only patients of the train part move weights; those of the validation part set the
+calibration; those of the evaluation part are for the gate and are never read here.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+
+from platform_core.errors import BadRequest, EmptySample
+from platform_core.learn.bundle import read_bundle
+from platform_core.learn.calibrate import log_odds, smoothed_share
+from platform_core.learn.data import (
+    Loaded,
+    Scan,
+    find_scans,
+    framing_of,
+    in_part,
+    load_scans,
+    source_recipe,
+    target_settings,
+)
+from platform_core.learn.networks import Classifier, build_network
+from platform_core.learn.registry import ModelRef, champion
+from platform_core.learn.strategies import STRATEGIES
+from platform_core.learn.training import Training, labels_of, make, uniform
+from platform_core.manifest.serving import Calibration
+from platform_core.manifest.workspace import Workspace
+
+FEWEST_PATIENTS, FEWEST_OF_A_CLASS = 20, 5
+"""Labelled patients of the train part, in all and of each class, below which a network only learns who they are."""
+
+
+def train_source(workspace: Workspace, target: str, *, run: str, at: datetime, recipe: str | None = None) -> ModelRef:
+    """Train the source model from nothing; the target's first model becomes champion, a later one challenger.
+
+    Args:
+        workspace: Where scans, labels and models live.
+        target: The task.
+        run: The run that trains.
+        at: The moment, UTC.
+        recipe: Recipe of the source site's volumes; by default `source_recipe`.
+
+    Raises:
+        UnknownName: If there is no such target.
+        EmptySample: If labelled patients, or patients of one class, are too few.
+    """
+    settings = target_settings(workspace, target)
+    site = settings.source_site
+    workspace.site(site)
+    recipe = recipe or source_recipe(workspace, target)
+    scans = _labelled(find_scans(workspace, target, site, recipe))
+    train = _load(workspace, target, in_part(workspace, scans, "train"))
+    _refuse_few(train.scans, site)
+    validation = _load(workspace, target, in_part(workspace, scans, "validation"))
+    prevalence = smoothed_share(labels_of(train.scans + validation.scans))
+    training = Training(
+        strategy=STRATEGIES["from_scratch"],
+        start=_new_network(workspace, target),
+        train=train,
+        validation=validation,
+        parent=None,
+        recipe=recipe,
+        calibration=Calibration(logit_offset=log_odds(prevalence), prevalence=prevalence, threshold=settings.threshold),
+    )
+    return make(workspace, target, settings, training, run=run, at=at)
+
+
+def fine_tune(
+    workspace: Workspace,
+    target: str,
+    site: str,
+    *,
+    strategy: str,
+    keys: Sequence[str],
+    recipe: str,
+    run: str,
+    at: datetime,
+) -> ModelRef:
+    """Train a challenger from the champion on one site's labelled scans, mixed with some of the source's.
+
+    Args:
+        workspace: Where scans, labels and models live.
+        target: The task.
+        site: The site that needs it.
+        strategy: One of the strategies.
+        keys: Series that may be used; those without a label, or of another part than train, move no weight.
+        recipe: Recipe of the site's volumes.
+        run: The run that trains.
+        at: The moment, UTC.
+
+    Raises:
+        UnknownName: If there is no such target, site or strategy.
+        BadRequest: If the target has no champion yet.
+        EmptySample: If labelled patients, or patients of one class, are too few.
+    """
+    settings = target_settings(workspace, target)
+    workspace.site(site)
+    chosen = STRATEGIES[strategy]
+    parent = champion(workspace, target)
+    if parent is None:
+        raise BadRequest(f"{target} has no champion to start from; train its source model first: `sitedrift train`")
+    own = _labelled(find_scans(workspace, target, site, recipe, keys=keys))
+    train = _load(workspace, target, in_part(workspace, own, "train"))
+    _refuse_few(train.scans, site)
+    source = _source_scans(workspace, target, without={scan.series_key for scan in own})
+    replay = _some(in_part(workspace, source, "train"), settings.train.source_replay)
+    is_new = chosen.starts_from == "nothing"
+    training = Training(
+        strategy=chosen,
+        start=_new_network(workspace, target) if is_new else read_bundle(workspace, parent.bundle_uri).network,
+        train=_joined(train, _load(workspace, target, replay)),
+        validation=_load(workspace, target, in_part(workspace, [*own, *source], "validation")),
+        parent=parent.name,
+        recipe=recipe,
+        calibration=parent.calibration,
+    )
+    return make(workspace, target, settings, training, run=run, at=at)
+
+
+def _new_network(workspace: Workspace, target: str) -> Classifier:
+    settings = target_settings(workspace, target)
+    return build_network(settings.network, settings.dimensions, seed=settings.train.seed)
+
+
+def _source_scans(workspace: Workspace, target: str, *, without: set[str]) -> list[Scan]:
+    """Labelled scans of the source site by its own recipe."""
+    site = target_settings(workspace, target).source_site
+    found = _labelled(find_scans(workspace, target, site, source_recipe(workspace, target)))
+    return [scan for scan in found if scan.series_key not in without]
+
+
+def _some(scans: Sequence[Scan], share: float) -> list[Scan]:
+    """A share of the scans, always the same ones."""
+    return [scan for scan in scans if uniform(f"replay/{scan.series_key}") < share]
+
+
+def _load(workspace: Workspace, target: str, scans: Sequence[Scan]) -> Loaded:
+    settings = target_settings(workspace, target)
+    return load_scans(workspace, scans, settings, framing_of(settings))
+
+
+def _labelled(scans: Sequence[Scan]) -> list[Scan]:
+    return [scan for scan in scans if scan.y is not None]
+
+
+def _joined(a: Loaded, b: Loaded) -> Loaded:
+    return Loaded(a.scans + b.scans, np.concatenate([a.arrays, b.arrays]), a.refused | b.refused)
+
+
+def _refuse_few(scans: Sequence[Scan], site: str) -> None:
+    n_patients = len({scan.patient_key for scan in scans})
+    if n_patients < FEWEST_PATIENTS:
+        raise EmptySample(f"labelled patients of {site} that training may use", FEWEST_PATIENTS, n_patients)
+    for y, word in ((0, "negative"), (1, "positive")):
+        n_class = len({scan.patient_key for scan in scans if scan.y == y})
+        if n_class < FEWEST_OF_A_CLASS:
+            raise EmptySample(f"{word} patients of {site} that training may use", FEWEST_OF_A_CLASS, n_class)
