@@ -1,9 +1,15 @@
 """What every test may ask for: an empty workspace with its own key, and real scans."""
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from platform_core.manifest.door import create_key
 from platform_core.manifest.workspace import Workspace, create_workspace
@@ -28,3 +34,82 @@ def workspace(tmp_path: Path, home: Path) -> Workspace:
 def test_data() -> Path:
     """Real scans: `SITEDRIFT_TEST_DATA`, else the subset that comes with the repository."""
     return Path(os.environ.get("SITEDRIFT_TEST_DATA", Path(__file__).parent / "data")).resolve()
+
+
+def ct_slice(place: int, position_mm: Sequence[float], pixels: Any = None, **elements: Any) -> Dataset:
+    """One CT slice in memory; `elements` by keyword replace or add what is here, None takes an element out."""
+    slice_ = Dataset()
+    slice_.file_meta = FileMetaDataset()
+    slice_.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    slice_.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    values = np.arange(30, dtype=np.int16).reshape(5, 6) + 100 * place if pixels is None else np.asarray(pixels)
+    facts: dict[str, Any] = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": f"1.2.826.0.1.99.1.{place + 1}",
+        "SeriesInstanceUID": "1.2.826.0.1.99.1",
+        "StudyInstanceUID": "1.2.826.0.1.99",
+        "PatientID": "HOSP-4711",
+        "PatientName": "Erika^Musterfrau",
+        "InstitutionName": "Klinikum Musterstadt",
+        "SeriesDescription": "Thorax Erika M",
+        "StudyDate": "20260105",
+        "AcquisitionDate": "20260106",
+        "Modality": "CT",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "Manufacturer": "ACME",
+        "ManufacturerModelName": "Scan 1",
+        "ConvolutionKernel": "B31f",
+        "KVP": "120",
+        "BodyPartExamined": "CHEST",
+        "SeriesNumber": 3,
+        "InstanceNumber": place + 1,
+        "ImagePositionPatient": [float(x) for x in position_mm],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [0.7, 0.8],
+        "SliceThickness": 2.0,
+        "Rows": values.shape[0],
+        "Columns": values.shape[1],
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 1,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "RescaleSlope": "1",
+        "RescaleIntercept": "-1024",
+        "PixelData": values.astype("<i2").tobytes(),
+    }
+    for name, value in (facts | elements).items():
+        if value is not None:
+            setattr(slice_, name, value)
+    return slice_
+
+
+def save(file: Path, slice_: Dataset) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pydicom.dcmwrite(file, slice_, enforce_file_format=True)
+    return file
+
+
+WriteCT = Callable[..., list[Path]]
+
+
+@pytest.fixture(scope="session")
+def write_ct() -> WriteCT:
+    """Writes a CT series of slices at the given z (mm), one file each, named without suffix."""
+
+    def write(folder: Path, z_mm: Sequence[float] = (0, 2, 4, 6), **elements: Any) -> list[Path]:
+        uid = elements.get("SeriesInstanceUID", "1.2.826.0.1.99.1")
+        files = []
+        for place, z in enumerate(z_mm):
+            facts = {"SOPInstanceUID": f"{uid}.{place + 1}"} | elements
+            files.append(save(folder / f"IM{place:04d}", ct_slice(place, (-10.0, 5.0, z), **facts)))
+        return files
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_slice() -> Callable[..., Dataset]:
+    """Makes one CT slice in memory, to be changed and saved."""
+    return ct_slice

@@ -44,9 +44,7 @@ def read_file(root: Path, address: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise NoSuchPlace(
-            "a file of the source", "a file that was listed", "run again"
-        ) from error
+        raise NoSuchPlace("a file of the source", "a file that was listed", "run again") from error
     except OSError as error:
         raise StorageUnavailable("a file of the source", error.strerror or "cannot be read") from error
 

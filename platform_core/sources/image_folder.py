@@ -41,9 +41,13 @@ def _open(settings: SiteSettings, address: str) -> bytes:
     if not member:
         return read_file(root, address)
     split, _, index = member.partition("/")
-    stack = _stack(root / archive, (root / archive).stat().st_mtime_ns, f"{split}{SUFFIX}")
+    try:
+        stack = _stack(root / archive, (root / archive).stat().st_mtime_ns, f"{split}{SUFFIX}")
+        image = stack[int(index)]
+    except (OSError, KeyError, IndexError, BadZipFile) as error:
+        raise NoSuchPlace("an image of an archive", "an image that was listed", "run again") from error
     out = BytesIO()
-    np.save(out, stack[int(index)], allow_pickle=False)
+    np.save(out, image, allow_pickle=False)
     return out.getvalue()
 
 
