@@ -33,8 +33,8 @@ def measure_sharpness(slices: Slices) -> Mapping[str, float | None]:
     None for plain images: nothing in mm can be said of them.
 
     Source:
-        The air-skin edge as a measure of resolution: Sanders, Hurwitz & Samei 2016, Med. Phys. 43, doi:10.1118/1.4958208
-        (there its modulation transfer function, here only its width).
+        The air-skin edge as a measure of resolution: Sanders, Hurwitz & Samei 2016,
+        doi:10.1118/1.4958208 (there its modulation transfer function, here only its width).
     """
     if slices.geometry is None or not slices.has_foreground or slices.scale is None:
         return {}

@@ -22,8 +22,9 @@ from platform_core.imaging.volume import Volume, Voxels
 
 Floats = npt.NDArray[np.float64]
 
-QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""Deciles and tails, as Nyul, Udupa & Zhang 2000 found to serve better than few landmarks."""
+QUANTILES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Deciles, as Nyul, Udupa & Zhang 2000 found to serve better than few landmarks. Not nearer to the ends: lesions are
+often a hundredth of the foreground, and the 99 % quantile would follow how many patients have one."""
 MAX_VOXELS = 200_000
 """Voxels looked at per volume of the sample."""
 N_PER_VOLUME = 501

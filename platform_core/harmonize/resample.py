@@ -44,8 +44,8 @@ def resample(volume: Volume, settings: Resample, learned: Learned) -> Volume:  #
 
     The physical centre of the grid stays where it is and the extent n * spacing is kept to within
     half an output voxel per side, so `origin_mm` moves. Outside the outermost voxel centres
-    the edge voxel is repeated. An axis that shrinks by 1.2 or more is averaged over the area of
-    the output voxel instead, as a scanner's thicker slice would be; the others are interpolated.
+    the edge voxel is repeated. Along an axis that shrinks by 1.2 or more the interpolated line is
+    averaged over the length of the output voxel, as a scanner's thicker slice would be, against aliasing.
     An axis of one voxel, and one whose spacing is right already, is left alone.
 
     Args:
@@ -101,13 +101,19 @@ def _taps(n_old: int, n_new: int, factor: float) -> _Taps:
         first = np.floor(centres)
         weight = np.stack([1 - (centres - first), centres - first])
     else:
-        first = np.floor(centres - factor / 2 + 0.5)
-        left = first + np.arange(int(np.ceil(factor)) + 1)[:, None] - 0.5
-        overlap = np.minimum(left + 1, centres + factor / 2) - np.maximum(left, centres - factor / 2)
-        weight = np.clip(overlap, 0, None)
+        first = np.floor(centres - factor / 2)
+        voxel = first + np.arange(int(np.ceil(factor)) + 2)[:, None]
+        weight = _tent_until(centres + factor / 2 - voxel) - _tent_until(centres - factor / 2 - voxel)
         weight /= weight.sum(axis=0)
     index = first + np.arange(len(weight))[:, None]
     return _Taps(np.clip(index, 0, n_old - 1).astype(np.intp), weight.astype(np.float32))
+
+
+def _tent_until(u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Integral up to `u` of the tent from -1 to 1 by which linear interpolation spreads a voxel."""
+    u = np.clip(u, -1, 1)
+    half = (1 - np.abs(u)) ** 2 / 2
+    return np.where(u < 0, half, 1 - half)
 
 
 def _along_z(voxels: Voxels, taps: _Taps | None) -> Floats:
