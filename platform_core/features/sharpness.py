@@ -45,13 +45,13 @@ def measure_sharpness(slices: Slices) -> Mapping[str, float | None]:
 
 def _laplacian(slices: Slices, x_mm: float, y_mm: float) -> float | None:
     assert slices.scale is not None
-    image = slices.voxels
+    image = slices.voxels / np.float32(slices.scale)
     middle = image[:, 1:-1, 1:-1]
     along_x = (image[:, 1:-1, 2:] + image[:, 1:-1, :-2] - 2 * middle) / x_mm**2
     along_y = (image[:, 2:, 1:-1] + image[:, :-2, 1:-1] - 2 * middle) / y_mm**2
     inside = (along_x + along_y)[slices.interior]
     energy = float(np.mean(np.square(inside), dtype=np.float64)) if inside.size >= MIN_VOXELS else 0.0
-    return math.log(energy / slices.scale**2) if energy > 0 else None
+    return math.log(energy) if energy > 0 else None
 
 
 def _edge_width_mm(slices: Slices, x_mm: float, y_mm: float) -> float | None:

@@ -39,7 +39,7 @@ def measure_spectrum(slices: Slices) -> Mapping[str, float | None]:
     if slices.geometry is None or slices.scale is None:
         return {}
     x_mm, y_mm, _ = slices.geometry.spacing_mm
-    power = _power(slices, x_mm, y_mm) / slices.scale**2
+    power = _power(slices.voxels / np.float32(slices.scale), x_mm, y_mm)
     frequency, weight = _frequencies(*slices.voxels.shape[1:], x_mm, y_mm)
     highest = TRUSTED / (2 * max(x_mm, y_mm))
     step = 1 / min(slices.size[0] * x_mm, slices.size[1] * y_mm)
@@ -49,9 +49,9 @@ def measure_spectrum(slices: Slices) -> Mapping[str, float | None]:
     return told | {"spectrum_slope": _slope(power, frequency, weight, step, highest)}
 
 
-def _power(slices: Slices, x_mm: float, y_mm: float) -> Floats:
+def _power(image: npt.NDArray[np.float32], x_mm: float, y_mm: float) -> Floats:
     """Mean power spectrum of the slices, (y, non-negative x frequencies), in squared intensity times mm^2."""
-    image = slices.voxels - slices.voxels.mean(axis=(1, 2), keepdims=True)
+    image = image - image.mean(axis=(1, 2), keepdims=True)
     window = np.outer(np.hanning(image.shape[1] + 2)[1:-1], np.hanning(image.shape[2] + 2)[1:-1]).astype(np.float32)
     total = np.zeros((image.shape[1], image.shape[2] // 2 + 1))
     for plane in image:

@@ -67,7 +67,7 @@ def _measure(workspace: Workspace, uri: str, modality: str) -> tuple[Row, str | 
 def _volumes(workspace: Workspace, site: str, keys: Sequence[str], recipe: str) -> dict[tuple[str, int], str]:
     """Where the volume of each series and revision lies, by recipe."""
     table = layout.SERIES if recipe == layout.NATIVE else layout.VOLUME
-    chosen = (ds.field("site") == site) & ds.field("series_key").isin(list(keys))
+    chosen = (ds.field("site") == site) & ds.field("series_key").isin(pa.array(keys, pa.string()))
     if recipe != layout.NATIVE:
         chosen &= ds.field("recipe") == recipe
     rows = workspace.lake.read(table, chosen, ["series_key", "revision", "volume_uri"]).to_pylist()
