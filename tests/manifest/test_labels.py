@@ -1,0 +1,176 @@
+import os
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from platform_core import layout
+from platform_core.errors import BadInput, NoSuchPlace, SchemaMismatch, UnknownName
+from platform_core.manifest.labels import LabelCount, import_labels, labels_in_force
+from platform_core.manifest.workspace import Workspace, add_site, open_workspace
+from platform_core.settings import SiteSettings
+
+WriteCT = Callable[..., list[Path]]
+Ingest = Callable[..., Any]
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+TARGET = """
+[target.lesion]
+label = "lesion"
+modality = "CT"
+source_site = "north"
+classes = ["benign", "malignant"]
+
+[target.pneumonia]
+label = "pneumonia"
+modality = "DX"
+source_site = "north"
+"""
+
+
+@pytest.fixture
+def labelled(north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest) -> Workspace:
+    """A site with three series of two studies, and two targets."""
+    for n in range(3):
+        write_ct(folder / str(n), (0, 2), SeriesInstanceUID=f"1.2.{n}", StudyInstanceUID=f"1.{n // 2}")
+    settings = Path(north.uri) / layout.SETTINGS
+    settings.write_text(settings.read_text() + TARGET)
+    found = open_workspace(north.uri)
+    ingest(found)
+    return found
+
+
+@pytest.fixture
+def give(labelled: Workspace, tmp_path: Path) -> Callable[..., LabelCount]:
+    """Imports the text of a CSV as the labels of `north`."""
+
+    def give(text: str, run: str = "r1", target: str = "lesion", **options: Any) -> LabelCount:
+        file = tmp_path / "labels.csv"
+        file.write_text(text)
+        return import_labels(labelled, "north", target, file, run=run, at=AT, **options)
+
+    return give
+
+
+Give = Callable[..., LabelCount]
+
+
+def in_force(workspace: Workspace) -> list[str]:
+    return sorted(row["value"] for row in labels_in_force(workspace, "lesion").to_pylist())
+
+
+def test_rows_find_their_series(give: Give, labelled: Workspace) -> None:
+    count = give("series_uid,value\n1.2.0,benign\n1.2.1,malignant\n1.2.2,\n9.9,benign\n")
+    assert (count.n_rows, count.n_matched, count.n_not_stated, count.n_unknown) == (4, 2, 1, 1)
+    assert (count.n_labels, count.n_written, count.by_value) == (2, 2, {"benign": 1, "malignant": 1})
+    assert in_force(labelled) == ["benign", "malignant"]
+
+
+def test_a_study_labels_all_its_series(give: Give, labelled: Workspace) -> None:
+    assert give("study_uid,value\n1.0,benign\n").n_labels == 2
+
+
+def test_a_file_labels_the_series_it_went_into(give: Give, labelled: Workspace) -> None:
+    assert give("file,value\nfar/away/scans/1/IM0000,malignant\n").n_labels == 1
+
+
+def test_the_same_import_writes_nothing(give: Give, labelled: Workspace) -> None:
+    text = "series_uid,value,reader,labelled_on,sampling_probability\n1.2.0,benign,Dr Who,2026-02-03,0.5\n"
+    assert give(text).n_written == 1
+    before = labelled.lake.version(layout.LABEL)
+    assert give(text, run="r2").n_written == 0
+    assert labelled.lake.version(layout.LABEL) == before
+
+
+def test_a_new_reading_supersedes_the_old_one_and_both_stay(give: Give, labelled: Workspace) -> None:
+    give("series_uid,value\n1.2.0,benign\n1.2.1,benign\n")
+    assert give("series_uid,value\n1.2.0,malignant\n", run="r2").n_written == 1
+    assert in_force(labelled) == ["benign", "malignant"]
+    assert labelled.lake.read(layout.LABEL).num_rows == 3
+
+
+def test_reader_and_day_are_pseudonyms(give: Give, labelled: Workspace) -> None:
+    give("series_uid,value,reader,guideline,labelled_on\n1.2.0,benign,Dr Who,Lung-RADS,2026-02-03\n")
+    (row,) = labelled.lake.read(layout.LABEL).to_pylist()
+    assert row["reader"]
+    assert "Who" not in row["reader"]
+    assert row["guideline"] == "Lung-RADS"
+    assert row["labelled_on"] < date(2026, 1, 1)
+    assert row["labelled_on"].weekday() == date(2026, 2, 3).weekday()
+
+
+def test_a_value_that_is_no_class_is_named_and_nothing_is_written(give: Give, labelled: Workspace) -> None:
+    with pytest.raises(BadInput, match="expected 'benign' or 'malignant', found 'Benign', 'maybe'"):
+        give("series_uid,value\n1.2.0,benign\n1.2.1,maybe\n1.2.2,Benign\n")
+    assert in_force(labelled) == []
+
+
+def test_a_number_is_a_class_however_it_is_written(give: Give) -> None:
+    count = give("series_uid,score\n1.2.0,1.0\n1.2.1,0\n1.2.2, 1 \n", target="pneumonia", value_column="score")
+    assert count.by_value == {"0": 1, "1": 2}
+
+
+def test_missing_columns_are_named(give: Give) -> None:
+    with pytest.raises(SchemaMismatch, match="missing value"):
+        give("series_uid,label\n1.2.0,benign\n")
+    with pytest.raises(SchemaMismatch, match="series_uid or study_uid or file"):
+        give("patient,value\n4711,benign\n")
+
+
+def test_a_target_or_file_that_does_not_exist_is_named(give: Give, labelled: Workspace) -> None:
+    with pytest.raises(UnknownName, match="known: lesion, pneumonia"):
+        give("series_uid,value\n", target="tumour")
+    with pytest.raises(NoSuchPlace):
+        import_labels(labelled, "north", "lesion", Path("/no/such.csv"), run="r", at=AT)
+
+
+def test_an_empty_file_of_labels_does_nothing(give: Give) -> None:
+    assert give("series_uid,value\n").n_rows == 0
+
+
+def test_real_chest_images_get_their_patients_views_and_labels(
+    labelled: Workspace, test_data: Path, ingest: Ingest
+) -> None:
+    """`labels.csv` is both index and labels; its paths start above the folders of the sites."""
+    index = test_data / "cxr" / "labels.csv"
+    for site, path in (("tiny", "src_nih_tiny"), ("gz", "src_guangzhou_mnist/data/pneumoniamnist.npz#val")):
+        place = SiteSettings(
+            source="image_folder",
+            path=str(test_data / "cxr" / path),
+            modality="DX",
+            body_part="CHEST",
+            index=str(index),
+        )
+        add_site(labelled, site, place)
+    found = open_workspace(labelled.uri)
+    for site, is_known in (("tiny", True), ("gz", False)):
+        assert ingest(found, site).n_accepted > 15
+        rows = [row for row in found.lake.read(layout.SERIES).to_pylist() if row["site"] == site]
+        assert {row["patient_known"] for row in rows} == {is_known}
+        assert {row["view"] for row in rows} <= {"AP", "PA"}
+        assert {(row["geometry"], row["spacing_x_mm"], row["stratum"]) for row in rows} == {
+            ("plain", None, "dx/chest/plain/unknown")
+        }
+        count = import_labels(found, site, "pneumonia", index, run="r1", at=AT, value_column="label_pneumonia_or_covid")
+        assert count.n_labels == count.n_matched > 0
+        assert set(count.by_value) <= {"0", "1"}
+
+
+def test_equal_images_are_one_scan(workspace: Workspace, tmp_path: Path, ingest: Ingest) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for name in ("a", "b"):
+        Image.fromarray(pixels).save(images / f"{name}.png")
+    (images / "note.txt").write_text("not a scan")
+    (images / "broken.png").write_bytes(b"not a picture")
+    (images / "cut.png").write_bytes((images / "a.png").read_bytes()[:50])
+    add_site(workspace, "x", SiteSettings(source="image_folder", path=str(images), modality="DX"))
+    found = open_workspace(workspace.uri)
+    count = ingest(found, "x")
+    assert (count.n_accepted, count.n_duplicate, count.n_quarantined) == (1, 1, 1)
+    os.utime(images / "a.png", (1, 1))
+    assert ingest(found, "x").n_in == 0
