@@ -1,0 +1,223 @@
+"""A site's recipe and its volumes, through the tables."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from platform_core import layout
+from platform_core.errors import BadSetting, EmptySample, UnknownName
+from platform_core.harmonize.recipe import FittedRecipe, apply_recipe
+from platform_core.harmonize.stage import fit_site_recipe, harmonize_shard, load_recipe
+from platform_core.imaging.nifti import volume_sha256
+from platform_core.imaging.volume import Geometry, Volume
+from platform_core.manifest.schemas import SERIES
+from platform_core.manifest.stages import StageCount
+from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.storage.tables import rows_of
+
+AT = datetime(2026, 2, 1, tzinfo=UTC)
+RECIPE = """
+[target.lesion]
+label = "lesion"
+modality = "CT"
+source_site = "north"
+
+[[target.lesion.recipe]]
+harmonizer = "resample"
+spacing_mm = [1.5, 1.5, 3.0]
+
+[[target.lesion.recipe]]
+harmonizer = "clip_intensity"
+low = -1000.0
+high = 400.0
+
+[[target.lesion.recipe]]
+harmonizer = "histogram_match"
+
+[target.plain]
+label = "lesion"
+modality = "CT"
+source_site = "north"
+"""
+
+
+def scan(seed: int, gain: float = 1.0) -> Volume:
+    rng = np.random.default_rng(seed)
+    hu = np.full((6, 32, 32), -1000.0)
+    hu[:, 6:26, 6:26] = 100.0 * gain
+    return Volume((hu + rng.normal(0, 15, hu.shape)).astype(np.int16), Geometry((1.0, 1.0, 2.0)))
+
+
+@pytest.fixture
+def ready(workspace: Workspace) -> Workspace:
+    """The workspace with a target whose recipe learns."""
+    file = Path(workspace.uri) / layout.SETTINGS
+    file.write_text(file.read_text(encoding="utf-8") + RECIPE, encoding="utf-8")
+    return open_workspace(workspace.uri)
+
+
+def arrive(workspace: Workspace, site: str, volumes: dict[str, Volume | None], revision: int = 1) -> list[str]:
+    """As ingest leaves them; None is a volume that got lost in the store."""
+    rows: list[dict[str, Any]] = []
+    for key, volume in volumes.items():
+        uri = layout.volume_path(site, layout.NATIVE, key, revision)
+        sha256 = "lost" if volume is None else workspace.write_volume(uri, volume)
+        rows.append(
+            {
+                "site": site,
+                "series_key": key,
+                "revision": revision,
+                "modality": "CT",
+                "observed_on": date(2026, 1, 5),
+                "volume_uri": uri,
+                "volume_sha256": sha256,
+            }
+        )
+    workspace.lake.append(layout.SERIES, rows_of(SERIES, rows), transaction=f"{site}-{revision}-{sorted(volumes)}")
+    return sorted(volumes)
+
+
+def fit(workspace: Workspace, site: str, keys: list[str], reference_site: str | None, target: str = "lesion") -> str:
+    return fit_site_recipe(workspace, site, target, keys, run="r", at=AT, reference_site=reference_site)
+
+
+def rows(workspace: Workspace, table: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = workspace.lake.read(table).to_pylist()
+    return found
+
+
+def test_a_recipe_is_fitted_once_and_read_back(ready: Workspace) -> None:
+    keys = arrive(ready, "north", {f"n{i}": scan(i) for i in range(4)})
+    name = fit(ready, "north", keys, None)
+    assert fit(ready, "north", keys, None) == name
+    (row,) = rows(ready, layout.RECIPE)
+    assert (row["recipe"], row["n_fitted"]) == (name, 4)
+    assert name == f"lesion-north-{load_recipe(ready, name).name}"
+
+
+def test_a_site_is_fitted_onto_the_reference_site(ready: Workspace) -> None:
+    north = arrive(ready, "north", {f"n{i}": scan(i) for i in range(4)})
+    south = arrive(ready, "south", {f"s{i}": scan(i + 50, gain=2.0) for i in range(4)})
+    source = fit(ready, "north", north, None)
+    here = fit(ready, "south", south, "north")
+    assert load_recipe(ready, here).steps[2].learned["target"] == load_recipe(ready, source).steps[2].learned["target"]
+    harmonize_shard(ready, "south", south, recipe=here, run="r")
+    (uri, *_) = sorted(row["volume_uri"] for row in rows(ready, layout.VOLUME))
+    assert ready.read_volume(uri).voxels[:, 7:14, 7:14].mean() == pytest.approx(100, abs=5)
+
+
+def test_a_reference_that_was_never_fitted_is_told(ready: Workspace) -> None:
+    keys = arrive(ready, "south", {"s0": scan(0)})
+    with pytest.raises(UnknownName, match="'north'; known: none"):
+        fit(ready, "south", keys, "north")
+
+
+def test_a_target_that_does_not_exist_is_told(ready: Workspace) -> None:
+    with pytest.raises(UnknownName, match="known: lesion, plain"):
+        fit(ready, "north", [], None, target="tumour")
+
+
+def test_a_wrong_recipe_fails_before_a_scan_is_read(ready: Workspace) -> None:
+    file = Path(ready.uri) / layout.SETTINGS
+    file.write_text(file.read_text(encoding="utf-8").replace("spacing_mm", "spacing"), encoding="utf-8")
+    keys = arrive(ready, "north", {"lost": None})
+    with pytest.raises(BadSetting, match=r"target\.lesion\.recipe\[0\]\.spacing"):
+        fit(open_workspace(ready.uri), "north", keys, None)
+
+
+def test_a_target_without_steps_runs_on_native_volumes(ready: Workspace) -> None:
+    keys = arrive(ready, "north", {"n0": scan(0)})
+    assert fit(ready, "north", keys, None, target="plain") == layout.NATIVE
+    assert harmonize_shard(ready, "north", keys, recipe=layout.NATIVE, run="r").n_done == 1
+    (row,) = rows(ready, layout.VOLUME)
+    assert row["volume_uri"] == layout.volume_path("north", layout.NATIVE, "n0", 1)
+    assert row["volume_sha256"] == volume_sha256(scan(0))
+
+
+def test_bad_scans_are_left_out_of_the_fit(ready: Workspace) -> None:
+    good = {f"n{i}": scan(i) for i in range(3)}
+    bad = {"zero": Volume(np.zeros((4, 16, 16), dtype=np.int16)), "lost": None}
+    name = fit(ready, "north", arrive(ready, "north", {**good, **bad}), None)
+    assert rows(ready, layout.RECIPE)[0]["n_fitted"] == 3
+    assert name == fit(ready, "north", sorted(good), None)
+
+
+def test_a_fit_without_one_usable_scan_is_refused(ready: Workspace) -> None:
+    keys = arrive(ready, "north", {"lost": None})
+    with pytest.raises(EmptySample):
+        fit(ready, "north", keys, None)
+
+
+def test_a_fit_looks_at_forty_scans_spread_over_the_keys(ready: Workspace) -> None:
+    keys = arrive(ready, "north", {f"n{i:03}": scan(i) for i in range(101)})
+    fit(ready, "north", keys, None)
+    assert rows(ready, layout.RECIPE)[0]["n_fitted"] == 40
+
+
+def test_volumes_are_stored_as_the_recipe_makes_them(ready: Workspace) -> None:
+    keys = arrive(ready, "north", {f"n{i}": scan(i) for i in range(3)})
+    name = fit(ready, "north", keys, None)
+    count = harmonize_shard(ready, "north", keys, recipe=name, run="r")
+    assert count == StageCount(site="north", stage="harmonize", n_in=3, n_done=3, n_refused=0)
+    for n, row in enumerate(sorted(rows(ready, layout.VOLUME), key=lambda row: str(row["series_key"]))):
+        assert row["volume_uri"] == layout.volume_path("north", name, f"n{n}", 1)
+        stored, expected = ready.read_volume(row["volume_uri"]), apply_recipe(load_recipe(ready, name), scan(n)).volume
+        assert np.array_equal(stored.voxels, expected.voxels)
+        assert stored.geometry == expected.geometry
+        assert row["volume_sha256"] == volume_sha256(expected)
+        assert row["skipped"] is None
+
+
+def test_bad_scans_are_refused_with_a_reason_and_good_ones_pass(ready: Workspace) -> None:
+    keys = arrive(ready, "north", {"n0": scan(0), "n1": scan(1)})
+    name = fit(ready, "north", keys, None)
+    nan = np.zeros((4, 16, 16), dtype=np.float32)
+    nan[0, 0, 0] = np.nan
+    more = {
+        "constant": Volume(np.full((4, 16, 16), 7, dtype=np.int16), Geometry((1.0, 1.0, 1.0))),
+        "not_finite": Volume(nan, Geometry((1.0, 1.0, 1.0))),
+        "too_small": Volume(np.arange(48, dtype=np.int16).reshape(3, 4, 4), Geometry((1.0, 1.0, 1.0))),
+        "volume_missing": None,
+    }
+    keys += arrive(ready, "north", {**more, "n2": scan(2)})
+    count = harmonize_shard(ready, "north", keys, recipe=name, run="r")
+    assert (count.n_in, count.n_done, count.n_refused) == (7, 3, 4)
+    refused = {row["series_key"]: row["reason"] for row in rows(ready, layout.STAGE) if row["outcome"] == "refused"}
+    assert refused == {key: key for key in more}
+    assert {row["series_key"] for row in rows(ready, layout.VOLUME)} == {"n0", "n1", "n2"}
+
+
+def test_a_second_run_writes_nothing(ready: Workspace) -> None:
+    keys = arrive(ready, "north", {f"n{i}": scan(i) for i in range(3)})
+    name = fit(ready, "north", keys, None)
+    harmonize_shard(ready, "north", keys[:2], recipe=name, run="r")
+    assert harmonize_shard(ready, "north", keys, recipe=name, run="r2").n_in == 1
+    assert harmonize_shard(ready, "north", keys, recipe=name, run="r3").n_in == 0
+    assert len(rows(ready, layout.VOLUME)) == len(rows(ready, layout.STAGE)) == 3
+
+
+def test_a_new_revision_is_harmonized_beside_the_old_one(ready: Workspace) -> None:
+    keys = arrive(ready, "north", {"n0": scan(0)})
+    name = fit(ready, "north", keys, None)
+    harmonize_shard(ready, "north", keys, recipe=name, run="r")
+    arrive(ready, "north", {"n0": scan(9)}, revision=2)
+    assert harmonize_shard(ready, "north", keys, recipe=name, run="r").n_done == 1
+    assert sorted(row["revision"] for row in rows(ready, layout.VOLUME)) == [1, 2]
+
+
+def test_a_step_skipped_for_want_of_spacing_is_written_down(ready: Workspace) -> None:
+    keys = arrive(ready, "north", {"n0": Volume(scan(0).voxels[:1])})
+    name = fit(ready, "north", keys, None)
+    harmonize_shard(ready, "north", keys, recipe=name, run="r")
+    (row,) = rows(ready, layout.VOLUME)
+    assert row["skipped"] == "resample:needs_spacing"
+
+
+def test_an_unknown_recipe_lists_those_that_exist(ready: Workspace) -> None:
+    assert load_recipe(ready, layout.NATIVE) == FittedRecipe(())
+    name = fit(ready, "north", arrive(ready, "north", {"n0": scan(0)}), None)
+    with pytest.raises(UnknownName, match=f"known: {name}, native"):
+        load_recipe(ready, "lesion-north-000000000000")
