@@ -22,6 +22,8 @@ State = Literal["opened", "acted", "watching", "closed"]
 STATES: tuple[State, ...] = ("opened", "acted", "watching", "closed")
 ACTS: tuple[Action, ...] = ("reharmonize", "recalibrate", "adapt", "fine_tune")
 """Actions that change what a site runs; asking and holding leave an episode open."""
+QUIET = ("none", "undetermined")
+"""Kinds of finding that open no episode; only `none` closes one."""
 HERE = "platform_core.policy"
 
 
@@ -80,7 +82,7 @@ def advance(
 
 
 def follow(
-    workspace: Workspace, finding: Mapping[str, Any], *, action: Action, is_done: bool, run: str, at: datetime
+    workspace: Workspace, finding: Mapping[str, Any], *, has_acted: bool, run: str, at: datetime
 ) -> Episode | None:
     """Open, move or close the episode that a finding belongs to; call it once per decision, after its action.
 
@@ -90,8 +92,7 @@ def follow(
     Args:
         workspace: Where episodes are kept.
         finding: A row of `out__finding`, already written.
-        action: What was decided.
-        is_done: The action was carried out.
+        has_acted: One of `ACTS` was carried out for it.
         run: The run.
         at: The moment, UTC.
 
@@ -99,11 +100,11 @@ def follow(
         The episode as it now is; None if there is none.
     """
     present = _running(workspace, finding)
-    if present is None and action == "none":
+    if present is None and finding["kind"] in QUIET:
         return None
     key = open_episode(workspace, finding, run=run, at=at)
     is_later = present is not None and finding["period_end"] > present.followed_until
-    state = _next_state(present, str(finding["kind"]), is_later=is_later, has_acted=is_done and action in ACTS)
+    state = _next_state(present, str(finding["kind"]), is_later=is_later, has_acted=has_acted)
     if state is not None:
         advance(workspace, key, state, finding=finding, run=run, at=at)
     return next(episode for episode in episodes(workspace, str(finding["site"])) if episode.episode_key == key)

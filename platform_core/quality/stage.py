@@ -49,7 +49,7 @@ def _rows(site: str, run: str, results: Sequence[RuleResult]) -> list[dict[str, 
     rows: list[dict[str, Any]] = []
     for result in results:
         rule = {"site": site, "run": run, "rule": result.rule.name, "severity": result.rule.severity}
-        batch = {"series_key": None, "passed": result.passed, "observed": result.observed}
+        batch: dict[str, Any] = {"series_key": None, "passed": result.passed, "observed": result.observed}
         scans = [
             {"series_key": key, "passed": False, "observed": observed} for key, observed in result.failures.items()
         ]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from platform_core.report.samples import Reals, Role, Sample
-from platform_core.shift.risk import Estimate
+from platform_core.report.samples import Role, Row, thin
+from platform_core.shift.risk import Estimate, Reals
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -27,7 +27,7 @@ EDGES_PX = 58
 """Axis and its title."""
 
 
-def ridges(native: Sequence[Sample], harmonized: Sequence[Sample], *, unit: str) -> str:
+def ridges(native: Sequence[Row], harmonized: Sequence[Row], *, unit: str) -> str:
     """One feature, one row per sample: as scanned on the left, harmonized on the right, one scale for both."""
     from plotly.subplots import make_subplots
 
@@ -41,7 +41,7 @@ def ridges(native: Sequence[Sample], harmonized: Sequence[Sample], *, unit: str)
     return _finish(figure, n_rows=len(native))
 
 
-def scores(samples: Sequence[Sample], prevalences: Mapping[str, Estimate], *, assumed: float | None) -> str:
+def scores(samples: Sequence[Row], prevalences: Mapping[str, Estimate], *, assumed: float | None) -> str:
     """Scores on the left; on the right, in the same rows, the prevalence that they imply, with its 95 % interval."""
     from plotly.subplots import make_subplots
 
@@ -54,15 +54,15 @@ def scores(samples: Sequence[Sample], prevalences: Mapping[str, Estimate], *, as
     if assumed is not None:
         figure.add_vline(x=assumed, line_dash="dot", line_color=COLOURS["reference"], row=1, col=2)
     figure.update_xaxes(title_text="score (logit)", range=_span([samples]), row=1, col=1)
-    figure.update_xaxes(title_text="share of positives; dotted: assumed now", range=[0, 1], row=1, col=2)
+    figure.update_xaxes(title_text="share of positives (dotted: assumed)", range=[0, 1], row=1, col=2)
     return _finish(figure, n_rows=len(samples))
 
 
-def _add_ridge(figure: "go.Figure", sample: Sample, column: int) -> None:
+def _add_ridge(figure: "go.Figure", sample: Row, column: int) -> None:
     import plotly.graph_objects as go
 
     ridge = go.Violin(
-        x=np.round(sample.values, 5).tolist() or [None],
+        x=np.round(thin(sample.values), 5).tolist() or [None],
         y0=sample.label,
         name=sample.label,
         orientation="h",
@@ -80,7 +80,7 @@ def _add_ridge(figure: "go.Figure", sample: Sample, column: int) -> None:
     figure.add_trace(ridge, row=1, col=column)
 
 
-def _add_interval(figure: "go.Figure", sample: Sample, estimate: Estimate, column: int) -> None:
+def _add_interval(figure: "go.Figure", sample: Row, estimate: Estimate, column: int) -> None:
     import plotly.graph_objects as go
 
     dot = go.Scatter(
@@ -101,7 +101,7 @@ def _add_interval(figure: "go.Figure", sample: Sample, estimate: Estimate, colum
     figure.add_trace(dot, row=1, col=column)
 
 
-def _span(sides: Sequence[Sequence[Sample]]) -> list[float]:
+def _span(sides: Sequence[Sequence[Row]]) -> list[float]:
     """A range that holds 99 % of every sample: a single outlier must not flatten the rest."""
     known: list[Reals] = [sample.values for side in sides for sample in side if sample.values.size]
     if not known:
@@ -115,7 +115,7 @@ def _span(sides: Sequence[Sequence[Sample]]) -> list[float]:
 def _finish(figure: "go.Figure", *, n_rows: int) -> str:
     figure.update_layout(
         height=EDGES_PX + 24 + ROW_PX * max(n_rows, 2),
-        margin={"l": 8, "r": 8, "t": 26, "b": 44},
+        margin={"l": 8, "r": 14, "t": 26, "b": 44},
         showlegend=False,
         violingap=0,
         violinmode="overlay",

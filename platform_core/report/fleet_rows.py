@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from platform_core import layout
 from platform_core.manifest.workspace import Workspace
@@ -20,8 +20,9 @@ from platform_core.shift.risk import Estimate
 HERE = "platform_core.report"
 OUTCOMES = ("accepted", "duplicate", "quarantined", "waiting", "ignored")
 
-State = Literal["quiet", "acted", "in progress", "needs a person", "undetermined", "not measured"]
-"""`acted`: a shift was found and something was done about it; `undetermined`: too few scans for a verdict."""
+State = Literal["needs a person", "in progress", "acted", "undetermined", "quiet", "not measured"]
+STATES: tuple[State, ...] = get_args(State)
+"""The most urgent first. `acted`: a shift was found and something was done; `undetermined`: no verdict yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,8 @@ class Finding:
     """The verdict on one site, target, stratum and period."""
 
     finding_key: str
-    target: str
+    target: str | None
+    """None before there is a task: images only."""
     stratum: str
     model: str | None
     period_start: date
@@ -68,6 +70,8 @@ class Taken:
     because: str
     approved_by: str | None
     decided_at: datetime
+    target: str | None
+    stratum: str | None
     period_start: date | None
     period_end: date | None
     before: Measures | None
@@ -97,8 +101,10 @@ class SiteSummary:
 
     @property
     def before(self) -> Measures | None:
-        """The site's risk before anything was done about the period."""
-        return next((taken.before for taken in self.actions if taken.before), None)
+        """The site's risk before anything was done about the period; if nothing was, what the finding says."""
+        measured = next((taken.before for taken in self.actions if taken.before), None)
+        known = self.finding.target_risk if self.finding else None
+        return measured or (Measures(log_loss=known) if known else None)
 
     @property
     def after(self) -> Measures | None:
@@ -111,16 +117,16 @@ class SiteSummary:
         """Where the site stands, in a word or three."""
         if self.finding is None:
             return "not measured"
-        last = self.actions[-1] if self.actions else None
-        if last and (last.action in ("request_labels", "hold") or last.status in ("waiting", "refused")):
+        acts = [taken for taken in self.actions if taken.action in ACTS]
+        if any(taken.action in ("request_labels", "hold") for taken in self.actions[-1:]):
             return "needs a person"
-        if last and last.action in ACTS and last.status == "proposed":
-            return "in progress"
-        if any(taken.action in ACTS and taken.status == "done" for taken in self.actions):
-            return "acted"
+        if any(taken.status in ("waiting", "refused") for taken in acts):
+            return "needs a person"
+        if acts:
+            return "acted" if acts[-1].status == "done" else "in progress"
         if self.finding.kind in ("none", "undetermined"):
             return "quiet" if self.finding.kind == "none" else "undetermined"
-        return "needs a person" if last is None else "acted"
+        return "needs a person"
 
 
 def fleet_rows(workspace: Workspace) -> list[SiteSummary]:
@@ -139,8 +145,8 @@ def fleet_rows(workspace: Workspace) -> list[SiteSummary]:
 
 def decisions_of(workspace: Workspace, site: str) -> list[Taken]:
     """Every decision about a site at its latest status, oldest first."""
-    periods = {row["finding_key"]: row for row in _finding_rows(workspace) if row["site"] == site}
-    return [_taken(row, periods.get(row["finding_key"])) for row in decisions(workspace, site).to_pylist()]
+    about = _findings_by_key(workspace)
+    return [_taken(row, about.get((site, row["finding_key"]))) for row in decisions(workspace, site).to_pylist()]
 
 
 def findings_of(workspace: Workspace, site: str) -> list[Finding]:
@@ -161,23 +167,28 @@ def site_counts(workspace: Workspace) -> dict[str, dict[str, Any]]:
 
 
 def _finding_rows(workspace: Workspace) -> list[dict[str, Any]]:
-    with workspace.lake.connect([layout.FINDING]) as db:
+    with workspace.lake.connect([layout.FINDING, layout.DECISION]) as db:
         return list(load(HERE, "findings").run(db).to_pylist())
+
+
+def _findings_by_key(workspace: Workspace) -> dict[tuple[str, str], dict[str, Any]]:
+    """What every finding is about, those that a later one replaces included."""
+    with workspace.lake.connect([layout.FINDING]) as db:
+        every = load(HERE, "every_finding").run(db).to_pylist()
+    return {(row["site"], row["finding_key"]): row for row in every}
 
 
 def _latest_findings(workspace: Workspace) -> dict[str, list[Finding]]:
     """Per site, the last period of each target and stratum."""
     latest = {(row["site"], row["target"], row["stratum"]): row for row in _finding_rows(workspace)}
     by_site: dict[str, list[Finding]] = {}
-    for (site, _, _), row in sorted(latest.items()):
+    for (site, *_), row in sorted(latest.items(), key=lambda item: str(item[0])):
         by_site.setdefault(site, []).append(_finding(row))
     return by_site
 
 
 def _taken_by_period(workspace: Workspace) -> dict[tuple[str, Any], list[Taken]]:
-    with workspace.lake.connect([layout.FINDING]) as db:
-        every = load(HERE, "every_finding").run(db).to_pylist()
-    by_key = {(row["site"], row["finding_key"]): row for row in every}
+    by_key = _findings_by_key(workspace)
     taken: dict[tuple[str, Any], list[Taken]] = {}
     for row in decisions(workspace).to_pylist():
         about = by_key.get((row["site"], row["finding_key"]))
@@ -187,7 +198,7 @@ def _taken_by_period(workspace: Workspace) -> dict[tuple[str, Any], list[Taken]]
     return taken
 
 
-def _period(finding: Finding) -> tuple[str, str, date]:
+def _period(finding: Finding) -> tuple[str | None, str, date]:
     return finding.target, finding.stratum, finding.period_start
 
 
@@ -216,6 +227,8 @@ def _taken(row: Mapping[str, Any], about: Mapping[str, Any] | None) -> Taken:
     return Taken(
         **{name: row[name] for name in names},
         decided_at=row["first_decided_at"],
+        target=row["target"],
+        stratum=about["stratum"] if about else None,
         period_start=about["period_start"] if about else None,
         period_end=about["period_end"] if about else None,
         before=measures_of(evidence.get("before")),

@@ -6,7 +6,6 @@ from typing import Any
 
 from platform_core.manifest.workspace import Workspace
 from platform_core.report import spelling
-from platform_core.report.fleet_rows import Measures
 from platform_core.shift.risk import Estimate
 
 HERE = Path(__file__).parent
@@ -28,7 +27,7 @@ def render(template: str, **facts: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    spoken = ("number", "interval", "compact", "p_value", "count", "day", "days")
+    spoken = ("number", "interval", "compact", "p_value", "count", "day", "days", "sentence")
     environment.filters |= {name: getattr(spelling, name) for name in spoken}
     environment.globals |= {
         "KIND_WORDS": spelling.KIND_WORDS,
@@ -46,11 +45,6 @@ def render(template: str, **facts: Any) -> str:
 def widest(estimates: Iterable[Estimate | None]) -> float:
     """The upper end of a common scale for several estimates, at least a little above zero."""
     return max([estimate.high for estimate in estimates if estimate is not None], default=1.0) or 1.0
-
-
-def measures_estimates(measures: Iterable[Measures | None]) -> list[Estimate | None]:
-    """The log-loss of each."""
-    return [one.log_loss if one else None for one in measures]
 
 
 def track(before: Estimate | None, after: Estimate | None, high: float) -> list[dict[str, Any]]:

@@ -1,154 +1,199 @@
-"""The samples that plots compare: one row per patient and period, the reference beside them."""
+"""The samples that plots compare: a site's periods, its accepted state, and the reference.
 
-from collections.abc import Sequence
+Who is in a sample is decided in `shift/`, so that plots show what was tested.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import Any, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.manifest.serving import current_serving
-from platform_core.manifest.splits import part_of
+from platform_core.errors import EmptySample
+from platform_core.manifest.serving import serving_history
 from platform_core.manifest.workspace import Workspace
-from platform_core.queries import load
-from platform_core.report.fleet_rows import Finding, Taken
+from platform_core.report.fleet_rows import Finding
+from platform_core.shift.compare import by_feature
+from platform_core.shift.diagnosis import P_FIT
+from platform_core.shift.prevalence import estimate_prevalence
+from platform_core.shift.risk import Estimate, Reals
+from platform_core.shift.samples import Sample, accepted_sample, feature_values, period_samples, reference_samples
+from platform_core.shift.scores import ScoredScans, score_rows
 
-HERE = "platform_core.report"
+if TYPE_CHECKING:
+    from platform_core.manifest.splits import Part
+
 MOST_POINTS = 201
 """A sample is drawn from at most this many evenly spaced quantiles: the shape stays, the file stays small."""
-MOST_PERIODS = 5
+MOST_PERIODS = 4
 
 Role = Literal["reference", "accepted", "earlier", "latest"]
-Reals = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One row of a plot: the values of one feature among the patients of one period."""
+class Row:
+    """One row of a plot: the values of one feature in one sample."""
 
     label: str
     role: Role
     values: Reals
-    """Evenly spaced quantiles, in the unit of the feature; empty if nothing is known."""
-    n: int
-    """Patients."""
+    """In the unit of the feature; empty if nothing is known."""
+
+    @property
+    def n(self) -> int:
+        """Patients with a value."""
+        return int(self.values.size)
+
+    @property
+    def median(self) -> float | None:
+        """In the unit of the feature; None without values."""
+        return float(np.median(self.values)) if self.n else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Period:
-    """One period of a site and how it is named."""
+class Shown:
+    """One sample of patients that gets a row in every plot."""
 
-    number: int
-    start: date
-    end: date
+    label: str
     role: Role
-
-    @property
-    def label(self) -> str:
-        """`period 2, accepted`."""
-        return f"period {self.number + 1}" + {"accepted": ", accepted", "latest": ", latest"}.get(self.role, "")
+    sample: Sample
+    recipes: tuple[str, ...]
+    """Recipes of its site, the one in force first."""
 
 
-def periods_of(workspace: Workspace, site: str, finding: Finding, actions: Sequence[Taken]) -> list[Period]:
-    """The periods to show, oldest first: the accepted one, the latest, and the last few between.
+def shown_samples(workspace: Workspace, site: str, finding: Finding) -> list[Shown]:
+    """The reference, the accepted state, the last periods before the finding's, and the finding's own.
 
-    The accepted state is the period of the last reharmonize or fine_tune that was carried out BEFORE the latest
-    period, else the first period.
+    The accepted state is the one that the finding was compared with: a period that was adapted to is its own
+    accepted state from then on, but was held against the one before.
     """
-    with workspace.lake.connect([layout.SERIES]) as db:
-        days = workspace.settings.shift.period_days
-        seen = load(HERE, "periods").run(db, site=site, stratum=finding.stratum, period_days=days).to_pylist()
-    seen = [row for row in seen if row["period_start"] <= finding.period_start]
-    if not seen:
+    target = workspace.settings.target.get(finding.target or "")
+    every = period_samples(workspace, site, target.modality if target else None).get(finding.stratum, [])
+    periods = [sample for sample in every if sample.period_start <= finding.period_start]
+    if not periods:
         return []
-    moved = [
-        taken.period_start
-        for taken in actions
-        if taken.action in ("reharmonize", "fine_tune") and taken.status == "done" and taken.period_start
-    ]
-    accepted = max([day for day in moved if day < finding.period_start], default=seen[0]["period_start"])
-    kept = [row for row in seen[-MOST_PERIODS:] if row["period_start"] > accepted]
-    base = [row for row in seen if row["period_start"] == accepted]
-    return [_period(row, accepted, finding.period_start, days) for row in [*base, *kept]]
+    accepted = accepted_sample(workspace, finding.target, periods[:-1] or periods)
+    chosen = [sample for sample in periods if sample is accepted or sample in periods[-MOST_PERIODS:]]
+    recipes = _recipes(workspace, site, finding.target)
+    shown = [
+        Shown(label=f"period {periods.index(sample) + 1}", role=_role(sample, accepted, periods), sample=sample,
+              recipes=recipes)
+        for sample in chosen
+    ]  # fmt: skip
+    return [*_reference(workspace, finding), *shown]
 
 
-def feature_samples(
-    workspace: Workspace, site: str, source_site: str, finding: Finding, periods: Sequence[Period], *, recipe: str
-) -> dict[str, list[Sample]]:
-    """Samples of every feature: the reference, then the periods. `recipe` is `native`, or a recipe to prefer."""
-    own = _features(workspace, site, finding.stratum, recipe)
-    serving = current_serving(workspace, source_site, finding.target)
-    wanted = recipe if recipe == layout.NATIVE or serving is None else serving.recipe
-    reference = own if source_site == site else _features(workspace, source_site, finding.stratum, wanted)
-    names = [name for name in own.column_names if name not in ("patient_key", "number")]
-    return {name: _rows(name, own, reference, source_site, periods) for name in names if _is_real(own, name)}
+def feature_rows(workspace: Workspace, shown: Sequence[Shown], *, is_native: bool) -> dict[str, list[Row]]:
+    """Rows of every feature, as scanned or by the newest recipe of the site that a sample was harmonized with."""
+    found = [_features(workspace, one, is_native=is_native) for one in shown]
+    names = sorted({name for features in found for name in features})
+    empty = np.empty(0)
+    return {
+        name: [
+            Row(label=label_of(one), role=one.role, values=features.get(name, empty))
+            for one, features in zip(shown, found, strict=True)
+        ]
+        for name in names
+    }
 
 
-def score_samples(
-    workspace: Workspace, site: str, source_site: str, finding: Finding, periods: Sequence[Period]
-) -> list[Sample]:
-    """Samples of the raw score (logit) of the model that the finding is about.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Raw scores (logits) of one model, and the prevalence they imply."""
+
+    rows: list[Row]
+    prevalences: Mapping[str, Estimate]
+    """Share of positives by label of the row; left out where no mixture of the reference's classes fits."""
+
+
+def read_scores(workspace: Workspace, shown: Sequence[Shown], finding: Finding) -> Scores:
+    """Scores of the model that the finding is about.
 
     The reference is held-out patients only: scores of patients that were trained on are too good.
     """
-    own = _scores(workspace, site, finding)
-    reference = _held_out(workspace, own if source_site == site else _scores(workspace, source_site, finding))
-    return _rows("score", own, reference, source_site, periods)
+    if finding.target is None or finding.model is None:
+        return Scores(rows=[], prevalences={})
+    found = [(one, _scans(workspace, one, finding)) for one in shown]
+    rows = [Row(label=label_of(one), role=one.role, values=scans.score) for one, scans in found]
+    reference = next((scans for one, scans in found if one.role == "reference"), None)
+    estimates = {
+        label_of(one): _prevalence(scans, reference)
+        for one, scans in found
+        if one.role != "reference" and reference is not None
+    }
+    return Scores(rows=rows, prevalences={label: known for label, known in estimates.items() if known is not None})
 
 
 def thin(values: Reals) -> Reals:
     """At most `MOST_POINTS` evenly spaced quantiles of the finite values, increasing."""
     known = np.sort(values[np.isfinite(values)])
     if known.size <= MOST_POINTS:
-        return known
-    return np.asarray(np.quantile(known, (np.arange(MOST_POINTS) + 0.5) / MOST_POINTS), dtype=np.float64)
+        return np.asarray(known, dtype=np.float64)
+    levels = (np.arange(MOST_POINTS) + 0.5) / MOST_POINTS
+    return np.asarray(np.quantile(known, levels), dtype=np.float64)
 
 
-def _rows(name: str, own: pa.Table, reference: pa.Table, source_site: str, periods: Sequence[Period]) -> list[Sample]:
-    first = _column(reference, name, None)
-    samples = [Sample(label=f"reference, {source_site}", role="reference", values=thin(first), n=first.size)]
-    for period in periods:
-        values = _column(own, name, period.number)
-        samples.append(Sample(label=period.label, role=period.role, values=thin(values), n=values.size))
-    return samples
+def _reference(workspace: Workspace, finding: Finding) -> list[Shown]:
+    target = workspace.settings.target.get(finding.target or "")
+    if target is None or finding.model is None:
+        return []
+    made_at = _made_at(workspace, finding.model)
+    found = reference_samples(
+        workspace, target.source_site, target.modality, observed_before=None, ingested_by=made_at
+    ).get(finding.stratum)
+    if found is None:
+        return []
+    recipes = _recipes(workspace, target.source_site, finding.target)
+    return [Shown(label=f"reference: {target.source_site}", role="reference", sample=found, recipes=recipes)]
 
 
-def _column(table: pa.Table, name: str, number: int | None) -> Reals:
-    """Known values of one period; of the first period, which the model was trained on, if `number` is None."""
-    if name not in table.column_names or not table.num_rows:
-        return np.empty(0)
-    periods = table.column("number").to_numpy()
-    values = np.asarray(table.column(name).to_numpy(zero_copy_only=False), dtype=np.float64)
-    chosen = values[periods == (periods.min() if number is None else number)]
-    return chosen[np.isfinite(chosen)]
+def _made_at(workspace: Workspace, model: str) -> datetime | None:
+    name, _, version = model.rpartition("@")
+    rows = workspace.lake.read(layout.MODEL, pc.field("model") == name, ["version", "created_at"]).to_pylist()
+    return min((row["created_at"] for row in rows if str(row["version"]) == version.lstrip("0")), default=None)
 
 
-def _features(workspace: Workspace, site: str, stratum: str, recipe: str) -> pa.Table:
-    with workspace.lake.connect([layout.SERIES, layout.FEATURE]) as db:
-        params = {"site": site, "stratum": stratum, "recipe": recipe}
-        return load(HERE, "first_features").run(db, period_days=workspace.settings.shift.period_days, **params)
+def _recipes(workspace: Workspace, site: str, target: str | None) -> tuple[str, ...]:
+    history = serving_history(workspace, site, target) if target else []
+    return tuple(dict.fromkeys(serving.recipe for serving in reversed(history)))
 
 
-def _scores(workspace: Workspace, site: str, finding: Finding) -> pa.Table:
-    with workspace.lake.connect([layout.SERIES, layout.PREDICTION]) as db:
-        params = {"site": site, "stratum": finding.stratum, "model": finding.model}
-        return load(HERE, "first_scores").run(db, period_days=workspace.settings.shift.period_days, **params)
+def _features(workspace: Workspace, one: Shown, *, is_native: bool) -> Mapping[str, Reals]:
+    recipes = (layout.NATIVE,) if is_native else tuple(name for name in one.recipes if name != layout.NATIVE)
+    for recipe in recipes:
+        values = feature_values(workspace, one.sample, recipe)
+        if values.num_rows:
+            return by_feature(values)
+    return {}
 
 
-def _held_out(workspace: Workspace, table: pa.Table) -> pa.Table:
-    keys = table.column("patient_key").to_pylist()
-    return table.filter(pa.array([part_of(key, workspace.settings.split) == "evaluation" for key in keys], pa.bool_()))
+def _scans(workspace: Workspace, one: Shown, finding: Finding) -> ScoredScans:
+    assert finding.target is not None
+    assert finding.model is not None
+    part: Part | None = "evaluation" if one.role == "reference" else None
+    scope = (workspace, one.sample.site, finding.target, finding.model)
+    found = [score_rows(*scope, recipe, keys=one.sample.keys, part=part) for recipe in one.recipes or (layout.NATIVE,)]
+    return next((scans for scans in found if len(scans)), found[0])
 
 
-def _is_real(table: pa.Table, name: str) -> bool:
-    kind = table.schema.field(name).type
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+def _prevalence(scans: ScoredScans, reference: ScoredScans) -> Estimate | None:
+    known = reference.where(reference.is_labelled)
+    try:
+        found = estimate_prevalence(scans.score, known.score, known.y, assumed=0.5, n_simulated=1)
+    except EmptySample:
+        return None
+    return Estimate(found.value, found.low, found.high) if found.p_fit > P_FIT else None
 
 
-def _period(row: dict[str, Any], accepted: date, latest: date, days: int) -> Period:
-    start = row["period_start"]
-    role: Role = "latest" if start == latest else "accepted" if start == accepted else "earlier"
-    return Period(number=row["number"], start=start, end=start + timedelta(days=days - 1), role=role)
+def _role(sample: Sample, accepted: Sample, periods: Sequence[Sample]) -> Role:
+    if sample is periods[-1]:
+        return "latest"
+    return "accepted" if sample is accepted else "earlier"
+
+
+def label_of(one: Shown) -> str:
+    """The row of a sample in every plot."""
+    return one.label + {"accepted": ", accepted", "latest": ", latest"}.get(one.role, "")

@@ -84,6 +84,15 @@ def size_name(finding: Finding) -> str:
     return "change of prevalence" if finding.kind == "label" else "KS distance"
 
 
+def sentence(text: str | None) -> str:
+    """The text with a capital letter and a full stop; names of features keep their spelling."""
+    if not text:
+        return ""
+    first = text.split(" ", 1)[0]
+    start = text if "_" in first else text[0].upper() + text[1:]
+    return start if start.endswith((".", "!", "?")) else f"{start}."
+
+
 def plural(n: int, one: str, several: str) -> str:
     """`1 site`, `2 sites`."""
     return f"{n} {one if n == 1 else several}"

@@ -90,28 +90,28 @@ def test_no_decisions_is_no_error(workspace: Workspace) -> None:
 
 
 def test_an_episode_opens_acts_watches_and_closes(workspace: Workspace) -> None:
-    def step(period: int, kind: str, action: Any, *, is_done: bool) -> str | None:
+    def step(period: int, kind: str, *, has_acted: bool) -> str | None:
         row = finding(workspace, period, kind)
-        episode = follow(workspace, row, action=action, is_done=is_done, run="r", at=AT + timedelta(days=28 * period))
+        episode = follow(workspace, row, has_acted=has_acted, run="r", at=AT + timedelta(days=28 * period))
         return None if episode is None else episode.state
 
-    assert step(0, "none", "none", is_done=True) is None
-    assert step(1, "label", "request_labels", is_done=True) == "opened"
-    assert step(2, "label", "recalibrate", is_done=True) == "acted"
-    assert step(3, "label", "none", is_done=True) == "watching"
-    assert step(4, "none", "none", is_done=True) == "closed"
+    assert step(0, "none", has_acted=False) is None
+    assert step(1, "label", has_acted=False) == "opened"
+    assert step(2, "label", has_acted=True) == "acted"
+    assert step(3, "label", has_acted=False) == "watching"
+    assert step(4, "none", has_acted=False) == "closed"
     (episode,) = episodes(workspace, "south")
     assert episode.opened_at == AT + timedelta(days=28)
     assert episode.closed_at == AT + timedelta(days=28 * 4)
     assert episode.followed_until == date(2026, 1, 5) + timedelta(days=28 * 4 + 27)
-    assert step(5, "label", "recalibrate", is_done=True) == "acted"
+    assert step(5, "label", has_acted=True) == "acted"
     assert [e.state for e in episodes(workspace)] == ["closed", "acted"]
 
 
 def test_the_period_that_raised_the_alarm_cannot_close_it(workspace: Workspace) -> None:
     row = finding(workspace, 1, "label")
-    follow(workspace, row, action="recalibrate", is_done=True, run="r", at=AT)
-    again = follow(workspace, {**row, "kind": "none"}, action="none", is_done=True, run="r", at=AT)
+    follow(workspace, row, has_acted=True, run="r", at=AT)
+    again = follow(workspace, {**row, "kind": "none"}, has_acted=False, run="r", at=AT)
     assert again is not None
     assert again.state == "acted"
 
@@ -119,14 +119,14 @@ def test_the_period_that_raised_the_alarm_cannot_close_it(workspace: Workspace) 
 def test_following_a_finding_twice_changes_nothing(workspace: Workspace) -> None:
     row = finding(workspace, 1, "label")
     for _ in range(2):
-        follow(workspace, row, action="recalibrate", is_done=True, run="r", at=AT)
+        follow(workspace, row, has_acted=True, run="r", at=AT)
     assert workspace.lake.read(layout.EPISODE).num_rows == 2  # opened, acted
 
 
 def test_one_target_does_not_close_the_episode_of_another(workspace: Workspace) -> None:
-    follow(workspace, finding(workspace, 1, "label"), action="recalibrate", is_done=True, run="r", at=AT)
+    follow(workspace, finding(workspace, 1, "label"), has_acted=True, run="r", at=AT)
     quiet = finding(workspace, 2, "none", target="nodule")
-    assert follow(workspace, quiet, action="none", is_done=True, run="r", at=AT) is None
+    assert follow(workspace, quiet, has_acted=False, run="r", at=AT) is None
     assert [episode.state for episode in episodes(workspace)] == ["acted"]
 
 

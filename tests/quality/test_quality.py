@@ -202,3 +202,12 @@ def test_great_expectations_is_not_imported_when_nothing_is_pending(workspace: W
         "assert 'great_expectations' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_every_rule_is_about_a_column_that_exists() -> None:
+    """A renamed feature would silently turn its rules off."""
+    from platform_core.features.measure import FEATURES
+    from platform_core.quality.run import columns
+
+    known = {*SERIES.names, *FEATURES}
+    assert {name: columns(rule) - known for name, rule in RULES.items() if columns(rule) - known} == {}
