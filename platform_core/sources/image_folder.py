@@ -17,7 +17,7 @@ from platform_core.errors import NoSuchPlace
 from platform_core.imaging.volume import Voxels
 from platform_core.settings import SiteSettings
 from platform_core.sources.contract import Item, Source
-from platform_core.sources.folder import list_files, read_file
+from platform_core.sources.files import list_files, read_file
 
 SUFFIX = "_images"
 
