@@ -14,10 +14,11 @@
 | `slice_spacing_unknown` | one slice, and neither spacing nor thickness stated |
 
 A volume of one slice is regular if its spacing or thickness is stated; two slices state
-their spacing by themselves. Tolerances are those of the Imaging Data Commons' query
-`volume_geometry_checks`, whose 0.2 mm is dcm2niix's kSliceTolerance
-(github.com/rordenlab/dcm2niix/blob/f6d7a001/console/nii_dicom_batch.cpp#L64); for thin
-slices the step may differ by a tenth at most.
+their spacing by themselves. Tolerances for steps, sideways jitter and axes are those of the
+Imaging Data Commons' query on series geometry (sliceIntervalTolerance, inPlaneTolerance,
+orientationTolerance in idc-index-data), which takes its 0.2 mm from dcm2niix's kSliceTolerance
+(github.com/rordenlab/dcm2niix/blob/f6d7a001/console/nii_dicom_batch.cpp#L64). The bound of a
+tenth of the step, for thin slices, is ours.
 """
 
 from collections import Counter

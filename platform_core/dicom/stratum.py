@@ -16,7 +16,8 @@ LAST_SMOOTH_CANON = 29
 PHILIPS_SMOOTH, PHILIPS_SHARP = frozenset("A B C UA UB UC".split()), frozenset("D E F L YA YB YC YD YE".split())
 
 SHORT_TR_MS, LONG_TR_MS, SHORT_TE_MS, LONG_TE_MS = 900.0, 1800.0, 35.0, 60.0
-"""Usual bounds of T1, proton-density and T2 weighting of spin echo: Bitar et al. 2006, doi:10.1148/rg.262055063."""
+"""Short and long TR and TE tell T1, proton-density and T2 weighting of spin echo (Bitar et al. 2006,
+doi:10.1148/rg.262055063); the bounds are ours, with room between short and long."""
 
 
 def stratum_of(
