@@ -45,7 +45,7 @@ def scores(samples: Sequence[Row], prevalences: Mapping[str, Estimate], *, assum
     """Scores on the left; on the right, in the same rows, the prevalence that they imply, with its 95 % interval."""
     from plotly.subplots import make_subplots
 
-    titles = ["scores", "prevalence estimated from them"]
+    titles = ["scores", "prevalence from scores"]
     figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
     for sample in reversed(samples):
         _add_ridge(figure, sample, 1)
@@ -54,7 +54,7 @@ def scores(samples: Sequence[Row], prevalences: Mapping[str, Estimate], *, assum
     if assumed is not None:
         figure.add_vline(x=assumed, line_dash="dot", line_color=COLOURS["reference"], row=1, col=2)
     figure.update_xaxes(title_text="score (logit)", range=_span([samples]), row=1, col=1)
-    figure.update_xaxes(title_text="share of positives (dotted: assumed)", range=[0, 1], row=1, col=2)
+    figure.update_xaxes(title_text="share of positives", range=[0, 1], row=1, col=2)
     return _finish(figure, n_rows=len(samples))
 
 
