@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.errors import BadRequest, PlatformError, UnknownName, UnreadableScan
+from platform_core.errors import BadRequest, UnknownName, UnreadableScan
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.serving import current_serving
@@ -188,10 +188,8 @@ def _read(workspace: Workspace, scan: Scan, target: TargetSettings, framing: Fra
         raise UnreadableScan("other_modality", f"the target is {target.modality}, the scan {scan.modality}")
     try:
         volume = workspace.read_volume(scan.volume_uri)
-    except PlatformError:
-        raise
-    except Exception as error:
-        raise UnreadableScan("unreadable_volume", type(error).__name__) from error
+    except FileNotFoundError as error:
+        raise UnreadableScan("volume_missing", scan.volume_uri) from error
     return frame(volume, framing)
 
 

@@ -34,8 +34,8 @@ def predict_shard(
         run: The run that predicts.
 
     Returns:
-        What became of those that were pending: predicted, or refused with `no_volume`, `unreadable_volume`,
-        `wrong_dimensions`, `not_finite` or `other_modality`.
+        What became of those that were pending: predicted, or refused with `no_volume`, `volume_missing`,
+        `wrong_dimensions`, `not_finite`, `other_modality` or what the decoder says.
 
     Raises:
         UnknownName: If there is no such target or model.

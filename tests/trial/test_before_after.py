@@ -1,0 +1,170 @@
+"""What a site risks under a serving, and whether a change of recipe helps."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.stats import ks_2samp
+
+from platform_core import layout
+from platform_core.manifest.serving import Serving, current_serving
+from platform_core.manifest.workspace import Workspace
+from platform_core.shift.risk import Estimate
+from platform_core.trial.before_after import risk_under
+from platform_core.trial.receipt import Receipt, _ks, harmonization_receipt
+
+PlantScores = Callable[..., list[str]]
+
+
+def serving_of(workspace: Workspace, site: str) -> Serving:
+    found = current_serving(workspace, site, "lesion")
+    assert found is not None
+    return found
+
+
+def plant_features(workspace: Workspace, site: str, recipe: str, keys: Sequence[str], shift: float) -> None:
+    rng = np.random.default_rng(len(recipe) + len(keys))
+    n = len(keys)
+    schema = workspace.lake.schemas[layout.FEATURE].remove_metadata()
+    rows = pa.table(
+        {
+            name: pa.array([{"site": site, "recipe": recipe, "revision": 1, "stratum": "CT"}.get(name)] * n, kind)
+            for name, kind in zip(schema.names, schema.types, strict=True)
+            if name != "series_key"
+        }
+        | {
+            "series_key": list(keys),
+            "noise_hu": rng.normal(shift, 1, n),
+            "q50_hu": rng.normal(2 * shift, 1, n),
+            "fwhm_mm": [None] * n,
+        }
+    )
+    workspace.lake.append(layout.FEATURE, rows, transaction=f"f/{site}/{recipe}")
+
+
+def receipt_for(workspace: Workspace, keys: Sequence[str], *, before: str = "r1", after: str = "r2") -> Receipt:
+    serving = serving_of(workspace, "south")
+    old, new = (replace(serving, recipe=recipe) for recipe in (before, after))
+    return harmonization_receipt(workspace, "south", "lesion", before=old, after=new, keys=keys)
+
+
+def test_risk_is_measured_on_labelled_evaluation_patients(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 400, {"lesion@1": 2.0})
+    report = risk_under(served, "south", "lesion", serving_of(served, "south"), keys)
+    assert report is not None
+    assert 370 < report.n_patients < 400
+    assert report.auroc is not None
+    assert report.auroc.low < 0.921 < report.auroc.high  # the area of two normals 2 apart is Phi(2 / sqrt 2)
+
+
+def test_a_serving_that_has_not_predicted_has_no_risk(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 40, {"lesion@1": 2.0})
+    serving = replace(serving_of(served, "south"), model="lesion@2")
+    assert risk_under(served, "south", "lesion", serving, keys) is None
+
+
+def test_the_right_prevalence_lowers_risk_and_leaves_the_auroc(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 1000, {"lesion@1": 2.0}, n_positive=150)
+    serving = serving_of(served, "south")
+    moved = replace(serving, calibration=serving.calibration.moved_to(0.15))
+    before, after = (risk_under(served, "south", "lesion", s, keys) for s in (serving, moved))
+    assert before is not None
+    assert after is not None
+    assert after.log_loss is not None
+    assert before.log_loss is not None
+    assert after.log_loss.value < before.log_loss.value - 0.02
+    assert after.auroc == before.auroc
+
+
+def test_a_recipe_that_takes_the_distance_away_helps(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 150, {"lesion@1": 1.5})
+    plant_scores("south", 150, {"lesion@1": 1.5}, recipe="r2")
+    plant_features(served, "north", "r1", plant_scores("north", 200, {"lesion@1": 1.5}), 0)
+    plant_features(served, "south", "r1", keys, 1.5)
+    plant_features(served, "south", "r2", keys, 0.05)
+    receipt = receipt_for(served, keys)
+    assert receipt.reduction is not None
+    assert receipt.reduction.low > 0.5
+    assert receipt.reduction.low <= receipt.reduction.value <= receipt.reduction.high
+    assert receipt.helps
+    assert [feature.feature for feature in receipt.features] == ["noise_hu", "q50_hu"]
+    assert (receipt.n_patients, receipt.n_reference) == (150, 200)
+
+
+def test_a_recipe_that_changes_nothing_does_not_help(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 150, {"lesion@1": 1.5})
+    plant_scores("south", 150, {"lesion@1": 1.5}, recipe="r2")
+    plant_features(served, "north", "r1", plant_scores("north", 200, {"lesion@1": 1.5}), 0)
+    plant_features(served, "south", "r1", keys, 1.0)
+    plant_features(served, "south", "r2", keys, 1.0)
+    receipt = receipt_for(served, keys)
+    assert receipt.reduction is not None
+    assert receipt.reduction.value == pytest.approx(0)
+    assert not receipt.helps
+
+
+def test_nearer_but_riskier_does_not_help(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 300, {"lesion@1": 2.5})
+    plant_scores("south", 300, {"lesion@1": 0.3}, recipe="r2")
+    plant_features(served, "north", "r1", plant_scores("north", 200, {"lesion@1": 1.5}), 0)
+    plant_features(served, "south", "r1", keys, 1.5)
+    plant_features(served, "south", "r2", keys, 0.0)
+    receipt = receipt_for(served, keys)
+    assert receipt.gain is not None
+    assert receipt.gain.high < 0
+    assert not receipt.helps
+
+
+def test_without_features_or_labels_there_is_nothing_to_say_for_a_recipe(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 30, {})
+    receipt = receipt_for(served, keys)
+    assert receipt.reduction is None
+    assert receipt.gain is None
+    assert not receipt.helps
+
+
+def test_a_receipt_is_json(served: Workspace, plant_scores: PlantScores):
+    receipt = receipt_for(served, plant_scores("south", 30, {"lesion@1": 1.0}))
+    told = json.loads(json.dumps(receipt.to_json(), allow_nan=False))
+    assert told["helps"] is False
+    assert told["because"] == receipt.because
+
+
+def test_the_distance_agrees_with_scipy():
+    rng = np.random.default_rng(5)
+    for n, m in ((1, 1), (7, 30), (200, 151)):
+        a, b = rng.normal(0, 1, n).round(1), rng.normal(0.4, 1, m).round(1)
+        assert _ks(a, b) == pytest.approx(ks_2samp(a, b).statistic, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "gain", "helps"),
+    [
+        (Estimate(0.5, 0.3, 0.7), None, True),
+        (Estimate(0.1, -0.1, 0.3), None, False),
+        (Estimate(0.1, -0.1, 0.3), Estimate(0.1, 0.05, 0.2), True),
+        (Estimate(0.5, 0.3, 0.7), Estimate(-0.1, -0.2, -0.01), False),
+        (Estimate(0.5, 0.3, 0.7), Estimate(-0.1, -0.2, 0.01), True),
+        (None, None, False),
+    ],
+)
+def test_a_recipe_helps_if_it_is_nearer_or_better_and_never_if_it_is_worse(
+    reduction: Estimate | None, gain: Estimate | None, helps: bool
+):
+    receipt = Receipt(
+        site="south",
+        target="lesion",
+        recipe_before="r1",
+        recipe_after="r2",
+        n_patients=100,
+        n_reference=100,
+        distance_before=None,
+        distance_after=None,
+        reduction=reduction,
+        gain=gain,
+        features=(),
+    )
+    assert receipt.helps is helps

@@ -1,0 +1,123 @@
+"""A challenger passes only if its site gains and nobody else loses, on patients that no model has seen."""
+
+import json
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from platform_core.learn.registry import find
+from platform_core.manifest.workspace import Workspace
+from platform_core.trial.gate import GateVerdict, judge
+
+PlantScores = Callable[..., list[str]]
+TrainOn = Callable[[int, Sequence[tuple[str, str]]], None]
+
+
+def verdict_on(workspace: Workspace, site: str, keys: Sequence[str]) -> GateVerdict:
+    champion, challenger = find(workspace, "lesion@1"), find(workspace, "lesion@2")
+    return judge(workspace, "lesion", champion=champion, challenger=challenger, site=site, keys=keys)
+
+
+def outcomes(verdict: GateVerdict) -> dict[str, str]:
+    return {site.site: site.outcome for site in verdict.sites}
+
+
+BETTER, SAME, WORSE = ({"lesion@1": 1.5, "lesion@2": d} for d in (3.0, 1.5, 0.5))
+
+
+def test_a_better_challenger_passes(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 200, BETTER)
+    plant_scores("north", 200, SAME)
+    plant_scores("east", 200, BETTER)
+    verdict = verdict_on(served, "south", keys)
+    assert verdict.passed
+    assert outcomes(verdict) == {"north": "holds", "south": "gains", "east": "gains"}
+
+
+def test_a_challenger_that_is_no_better_is_refused(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 200, SAME)
+    plant_scores("north", 200, SAME)
+    plant_scores("east", 200, SAME)
+    verdict = verdict_on(served, "south", keys)
+    assert not verdict.passed
+    assert outcomes(verdict) == {"north": "holds", "south": "fails", "east": "holds"}
+    assert "south" in verdict.because
+
+
+def test_a_challenger_that_another_site_pays_for_is_refused(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 200, BETTER)
+    plant_scores("north", 200, SAME)
+    plant_scores("east", 200, WORSE)
+    verdict = verdict_on(served, "south", keys)
+    assert not verdict.passed
+    assert outcomes(verdict)["east"] == "fails"
+    assert "east" in verdict.because
+
+
+def test_a_site_that_cannot_tell_stops_the_challenger(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 200, BETTER)
+    plant_scores("north", 200, SAME)
+    plant_scores("east", 200, SAME, n_positive=4)
+    verdict = verdict_on(served, "south", keys)
+    assert not verdict.passed
+    assert outcomes(verdict)["east"] == "not_evaluable"
+    assert "10 patients of each class" in verdict.because
+
+
+def test_nothing_predicted_is_not_evaluable(served: Workspace):
+    verdict = verdict_on(served, "south", [])
+    assert not verdict.passed
+    assert set(outcomes(verdict).values()) == {"not_evaluable"}
+
+
+def test_only_the_named_series_of_the_asking_site_count(served: Workspace, plant_scores: PlantScores):
+    plant_scores("south", 300, WORSE, period=0)
+    keys = plant_scores("south", 200, BETTER, period=1)
+    plant_scores("north", 200, SAME)
+    plant_scores("east", 200, SAME)
+    verdict = verdict_on(served, "south", keys)
+    assert verdict.passed
+    south = next(site for site in verdict.sites if site.site == "south")
+    assert 150 < south.n_patients <= 200
+
+
+def test_patients_that_a_model_was_trained_on_are_no_evidence(
+    served: Workspace, plant_scores: PlantScores, train_on: TrainOn
+):
+    keys = plant_scores("south", 100, BETTER)
+    plant_scores("north", 200, SAME)
+    plant_scores("east", 200, SAME)
+    train_on(2, [("south", key) for key in keys[:60]])
+    train_on(1, [("south", key) for key in keys[60:75]])
+    south = next(site for site in verdict_on(served, "south", keys).sites if site.site == "south")
+    assert south.n_patients <= 25
+
+
+def test_scans_of_unknown_patients_are_no_evidence(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 200, BETTER, patient_known=False)
+    plant_scores("north", 200, SAME)
+    plant_scores("east", 200, SAME)
+    assert outcomes(verdict_on(served, "south", keys))["south"] == "not_evaluable"
+
+
+def test_patients_of_the_train_part_are_no_evidence(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 1000, BETTER)
+    south = next(site for site in verdict_on(served, "south", keys).sites if site.site == "south")
+    assert 950 < south.n_patients < 1000
+
+
+def test_a_site_without_a_serving_cannot_ask(served: Workspace, plant_scores: PlantScores):
+    for site in ("north", "south", "east"):
+        plant_scores(site, 200, SAME)
+    verdict = verdict_on(served, "west", [])
+    assert not verdict.passed
+    assert "west is not served" in verdict.because
+
+
+def test_a_verdict_is_json(served: Workspace, plant_scores: PlantScores):
+    keys = plant_scores("south", 200, BETTER)
+    told = json.loads(json.dumps(verdict_on(served, "south", keys).to_json(), allow_nan=False))
+    assert told["challenger"] == "lesion@2"
+    south = next(site for site in told["sites"] if site["site"] == "south")
+    assert south["log_loss_gain"]["low"] == pytest.approx(south["log_loss_gain"]["low"])
+    assert south["log_loss_gain"]["low"] > 0
