@@ -39,7 +39,7 @@ def state(network: Classifier, block: str) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in network.blocks[block].state_dict().items()}
 
 
-def test_what_no_phase_trains_comes_out_bit_for_bit(strategy: Strategy, data: TrainingSet):
+def test_what_no_phase_trains_comes_out_bit_for_bit(strategy: Strategy, data: TrainingSet) -> None:
     network = network_for(data)
     trained = {block for phase in strategy.phases for block in phase.trains(network.block_names)}
     before = {block: state(network, block) for block in network.block_names}
@@ -49,7 +49,7 @@ def test_what_no_phase_trains_comes_out_bit_for_bit(strategy: Strategy, data: Tr
             assert torch.equal(tensor, before[block][name]), f"{block}.{name} moved"
 
 
-def test_what_a_phase_trains_moves(strategy: Strategy, data: TrainingSet):
+def test_what_a_phase_trains_moves(strategy: Strategy, data: TrainingSet) -> None:
     network = network_for(data)
     trained = {block for phase in strategy.phases for block in phase.trains(network.block_names)}
     before = {block: state(network, block) for block in trained}
@@ -58,7 +58,7 @@ def test_what_a_phase_trains_moves(strategy: Strategy, data: TrainingSet):
         assert any(not torch.equal(t, before[block][name]) for name, t in state(network, block).items()), block
 
 
-def test_the_same_seed_gives_the_same_weights(strategy: Strategy, data: TrainingSet):
+def test_the_same_seed_gives_the_same_weights(strategy: Strategy, data: TrainingSet) -> None:
     hashes = set()
     for _ in range(2):
         torch.rand(7)  # whatever else drew random numbers in this process must not matter
@@ -68,14 +68,14 @@ def test_the_same_seed_gives_the_same_weights(strategy: Strategy, data: Training
     assert len(hashes) == 1
 
 
-def test_another_seed_gives_other_weights(strategy: Strategy, data: TrainingSet):
+def test_another_seed_gives_other_weights(strategy: Strategy, data: TrainingSet) -> None:
     networks = [network_for(data) for _ in range(2)]
     for seed, network in enumerate(networks):
         fit(network, data, strategy, SETTINGS.model_copy(update={"seed": seed}))
     assert weights_sha256(networks[0]) != weights_sha256(networks[1])
 
 
-def test_blocks_that_are_named_exist_and_the_head_is_always_trained(strategy: Strategy):
+def test_blocks_that_are_named_exist_and_the_head_is_always_trained(strategy: Strategy) -> None:
     blocks = ("stem", "block1", "block2", "head")
     for phase in strategy.phases:
         assert set(phase.trains(blocks)) <= set(blocks)
@@ -84,7 +84,7 @@ def test_blocks_that_are_named_exist_and_the_head_is_always_trained(strategy: St
     assert any("head" in phase.trains(blocks) for phase in strategy.phases)
 
 
-def test_a_trained_network_is_left_ready_to_predict(strategy: Strategy, data: TrainingSet):
+def test_a_trained_network_is_left_ready_to_predict(strategy: Strategy, data: TrainingSet) -> None:
     network = network_for(data)
     losses = fit(network, data, strategy, SETTINGS)
     assert all(torch.isfinite(torch.tensor(losses)))

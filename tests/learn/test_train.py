@@ -34,24 +34,26 @@ def source(with_target: Workspace, plant: Plant, patients_in: Choose) -> ModelRe
     return made
 
 
-def test_the_first_model_is_champion(with_target: Workspace, source: ModelRef):
+def test_the_first_model_is_champion(with_target: Workspace, source: ModelRef) -> None:
     assert source.name == "lesion@1"
     assert source.alias == "champion"
     assert source.strategy == "from_scratch"
     assert champion(with_target, "lesion") == source
 
 
-def test_only_patients_of_the_train_part_move_weights(with_target: Workspace, source: ModelRef, patients_in: Choose):
+def test_only_patients_of_the_train_part_move_weights(
+    with_target: Workspace, source: ModelRef, patients_in: Choose
+) -> None:
     expected = {("north", f"north-s{name}") for name in patients_in("train", 24)}
     assert trained_on(with_target, source) == expected
 
 
-def test_the_calibration_assumes_the_prevalence_of_the_source(source: ModelRef):
+def test_the_calibration_assumes_the_prevalence_of_the_source(source: ModelRef) -> None:
     assert source.calibration.prevalence == pytest.approx(0.5, abs=0.02)
     assert source.calibration.threshold == 0.5
 
 
-def test_equal_data_and_seed_make_equal_weights(with_target: Workspace, source: ModelRef):
+def test_equal_data_and_seed_make_equal_weights(with_target: Workspace, source: ModelRef) -> None:
     again = train_source(with_target, "lesion", run="run2", at=AT, recipe="r1")
     assert again.alias == "challenger"
     first, second = (read_bundle(with_target, ref.bundle_uri) for ref in (source, again))
@@ -61,7 +63,7 @@ def test_equal_data_and_seed_make_equal_weights(with_target: Workspace, source: 
 
 def test_a_few_held_out_patients_are_joined_by_cross_fitted_ones(
     with_target: Workspace, plant: Plant, patients_in: Choose
-):
+) -> None:
     plant("north", 26, patients=patients_in("train", 24) + patients_in("validation", 2))
     made = train_source(with_target, "lesion", run="run", at=AT, recipe="r1")
     assert made.metrics["north"]["n_held_out"] == 26
@@ -70,7 +72,7 @@ def test_a_few_held_out_patients_are_joined_by_cross_fitted_ones(
 @pytest.mark.parametrize("strategy", ["linear_probe", "from_scratch"])
 def test_a_challenger_learns_from_the_site_and_from_the_source(
     with_target: Workspace, source: ModelRef, plant: Plant, patients_in: Choose, strategy: str
-):
+) -> None:
     names = [f"train{i}x" for i in range(200)]
     keys = plant("south", 200, patients=names, recipe="r2", series=[f"s{i}" for i in range(200)])
     made = fine_tune(with_target, "lesion", "south", strategy=strategy, keys=keys, recipe="r2", run="run", at=AT)
@@ -85,7 +87,7 @@ def test_a_challenger_learns_from_the_site_and_from_the_source(
 
 def test_series_that_were_not_named_are_not_used(
     with_target: Workspace, source: ModelRef, plant: Plant, patients_in: Choose
-):
+) -> None:
     named = plant("south", 24, patients=[f"{name}" for name in patients_in("train", 24)], recipe="r2")
     plant("south", 1, patients=["another"], recipe="r2")
     made = fine_tune(with_target, "lesion", "south", strategy="linear_probe", keys=named, recipe="r2", run="r", at=AT)
@@ -93,55 +95,55 @@ def test_series_that_were_not_named_are_not_used(
     assert south == set(named)
 
 
-def test_one_class_only_is_refused(with_target: Workspace, plant: Plant, patients_in: Choose):
+def test_one_class_only_is_refused(with_target: Workspace, plant: Plant, patients_in: Choose) -> None:
     plant("north", 30, patients=patients_in("train", 30), labels=["benign"] * 30)
     with pytest.raises(EmptySample, match="positive patients of north"):
         train_source(with_target, "lesion", run="run", at=AT, recipe="r1")
     assert models(with_target) == []
 
 
-def test_ten_patients_are_refused(with_target: Workspace, plant: Plant, patients_in: Choose):
+def test_ten_patients_are_refused(with_target: Workspace, plant: Plant, patients_in: Choose) -> None:
     plant("north", 10, patients=patients_in("train", 10))
     with pytest.raises(EmptySample, match="needs at least 20, found 10"):
         train_source(with_target, "lesion", run="run", at=AT, recipe="r1")
 
 
-def test_many_scans_of_few_patients_are_few_patients(with_target: Workspace, plant: Plant, patients_in: Choose):
+def test_many_scans_of_few_patients_are_few_patients(with_target: Workspace, plant: Plant, patients_in: Choose) -> None:
     names = patients_in("train", 10)
     plant("north", 30, patients=names * 3, series=[f"s{i}" for i in range(30)])
     with pytest.raises(EmptySample, match="found 10"):
         train_source(with_target, "lesion", run="run", at=AT, recipe="r1")
 
 
-def test_fine_tuning_without_a_champion_is_refused(with_target: Workspace, plant: Plant):
+def test_fine_tuning_without_a_champion_is_refused(with_target: Workspace, plant: Plant) -> None:
     keys = plant("south", 4)
     with pytest.raises(BadRequest, match="train its source model first"):
         fine_tune(with_target, "lesion", "south", strategy="full", keys=keys, recipe="r1", run="run", at=AT)
 
 
-def test_an_unknown_strategy_or_site_is_named(with_target: Workspace, source: ModelRef):
+def test_an_unknown_strategy_or_site_is_named(with_target: Workspace, source: ModelRef) -> None:
     with pytest.raises(UnknownName, match="linear_probe"):
         fine_tune(with_target, "lesion", "south", strategy="magic", keys=[], recipe="r1", run="run", at=AT)
     with pytest.raises(UnknownName, match="north, south"):
         fine_tune(with_target, "lesion", "west", strategy="full", keys=[], recipe="r1", run="run", at=AT)
 
 
-def test_a_recipe_that_was_never_fitted_is_asked_for(with_target: Workspace):
+def test_a_recipe_that_was_never_fitted_is_asked_for(with_target: Workspace) -> None:
     with pytest.raises(BadRequest, match="never fitted"):
         train_source(with_target, "lesion", run="run", at=AT)
 
 
-def test_the_serving_of_the_source_says_its_recipe(with_target: Workspace, source: ModelRef):
+def test_the_serving_of_the_source_says_its_recipe(with_target: Workspace, source: ModelRef) -> None:
     assert train_source(with_target, "lesion", run="run2", at=AT).recipe == "r1"
 
 
-def test_a_bundle_is_laid_out_as_monai_lays_it_out(with_target: Workspace, source: ModelRef):
+def test_a_bundle_is_laid_out_as_monai_lays_it_out(with_target: Workspace, source: ModelRef) -> None:
     paths = {path.removeprefix(source.bundle_uri + "/") for path in with_target.objects.list(source.bundle_uri)}
     assert paths == {METADATA, WEIGHTS, REFERENCE}
     assert source.bundle_uri.startswith(layout.model_path("lesion", 1))
 
 
-def test_weights_that_were_changed_are_not_loaded(with_target: Workspace, source: ModelRef):
+def test_weights_that_were_changed_are_not_loaded(with_target: Workspace, source: ModelRef) -> None:
     path = f"{source.bundle_uri}/{WEIGHTS}"
     data = bytearray(with_target.objects.get(path))
     data[-1] ^= 1
@@ -150,13 +152,13 @@ def test_weights_that_were_changed_are_not_loaded(with_target: Workspace, source
         read_bundle(with_target, source.bundle_uri)
 
 
-def test_a_missing_file_of_a_model_is_named(with_target: Workspace, source: ModelRef):
+def test_a_missing_file_of_a_model_is_named(with_target: Workspace, source: ModelRef) -> None:
     with_target.objects.delete(f"{source.bundle_uri}/{WEIGHTS}")
     with pytest.raises(BadInput, match="missing"):
         read_bundle(with_target, source.bundle_uri)
 
 
-def test_prediction_is_done_once(with_target: Workspace, source: ModelRef):
+def test_prediction_is_done_once(with_target: Workspace, source: ModelRef) -> None:
     scans = sorted(key for _, key in trained_on(with_target, source))[:5]
     ask = {"target": "lesion", "model": "lesion@1", "recipe": "r1", "run": "run"}
     first = predict_shard(with_target, "north", scans, **ask)
@@ -167,7 +169,7 @@ def test_prediction_is_done_once(with_target: Workspace, source: ModelRef):
     assert sorted(row["series_key"] for row in rows) == scans
 
 
-def test_a_prediction_is_a_score_its_probabilities_and_an_embedding(with_target: Workspace, source: ModelRef):
+def test_a_prediction_is_a_score_its_probabilities_and_an_embedding(with_target: Workspace, source: ModelRef) -> None:
     scans = sorted(key for _, key in trained_on(with_target, source))[:3]
     predict_shard(with_target, "north", scans, target="lesion", model="lesion@1", recipe="r1", run="run")
     for row in with_target.lake.read(layout.PREDICTION).to_pylist():
@@ -177,7 +179,9 @@ def test_a_prediction_is_a_score_its_probabilities_and_an_embedding(with_target:
         assert len(row["embedding"]) == 64
 
 
-def test_what_cannot_be_predicted_is_refused_with_its_reason(with_target: Workspace, source: ModelRef, plant: Plant):
+def test_what_cannot_be_predicted_is_refused_with_its_reason(
+    with_target: Workspace, source: ModelRef, plant: Plant
+) -> None:
     flat = plant("south", 1, patients=["flat"], shape=(1, 8, 8))
     other = plant("south", 1, patients=["other"], modality="MR")
     broken = plant("south", 1, patients=["broken"])
@@ -197,6 +201,6 @@ def test_what_cannot_be_predicted_is_refused_with_its_reason(with_target: Worksp
     }
 
 
-def test_an_unknown_model_does_not_predict(with_target: Workspace, source: ModelRef):
+def test_an_unknown_model_does_not_predict(with_target: Workspace, source: ModelRef) -> None:
     with pytest.raises(UnknownName, match="lesion@1"):
         predict_shard(with_target, "north", [], target="lesion", model="lesion@7", recipe="r1", run="run")

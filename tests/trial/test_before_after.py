@@ -51,7 +51,7 @@ def receipt_for(workspace: Workspace, keys: Sequence[str], *, before: str = "r1"
     return harmonization_receipt(workspace, "south", "lesion", before=old, after=new, keys=keys)
 
 
-def test_risk_is_measured_on_labelled_evaluation_patients(served: Workspace, plant_scores: PlantScores):
+def test_risk_is_measured_on_labelled_evaluation_patients(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 400, {"lesion@1": 2.0})
     report = risk_under(served, "south", "lesion", serving_of(served, "south"), keys)
     assert report is not None
@@ -60,13 +60,13 @@ def test_risk_is_measured_on_labelled_evaluation_patients(served: Workspace, pla
     assert report.auroc.low < 0.921 < report.auroc.high  # the area of two normals 2 apart is Phi(2 / sqrt 2)
 
 
-def test_a_serving_that_has_not_predicted_has_no_risk(served: Workspace, plant_scores: PlantScores):
+def test_a_serving_that_has_not_predicted_has_no_risk(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 40, {"lesion@1": 2.0})
     serving = replace(serving_of(served, "south"), model="lesion@2")
     assert risk_under(served, "south", "lesion", serving, keys) is None
 
 
-def test_the_right_prevalence_lowers_risk_and_leaves_the_auroc(served: Workspace, plant_scores: PlantScores):
+def test_the_right_prevalence_lowers_risk_and_leaves_the_auroc(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 1000, {"lesion@1": 2.0}, n_positive=150)
     serving = serving_of(served, "south")
     moved = replace(serving, calibration=serving.calibration.moved_to(0.15))
@@ -79,7 +79,7 @@ def test_the_right_prevalence_lowers_risk_and_leaves_the_auroc(served: Workspace
     assert after.auroc == before.auroc
 
 
-def test_a_recipe_that_takes_the_distance_away_helps(served: Workspace, plant_scores: PlantScores):
+def test_a_recipe_that_takes_the_distance_away_helps(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 150, {"lesion@1": 1.5})
     plant_scores("south", 150, {"lesion@1": 1.5}, recipe="r2")
     plant_features(served, "north", "r1", plant_scores("north", 200, {"lesion@1": 1.5}), 0)
@@ -94,7 +94,7 @@ def test_a_recipe_that_takes_the_distance_away_helps(served: Workspace, plant_sc
     assert (receipt.n_patients, receipt.n_reference) == (150, 200)
 
 
-def test_a_recipe_that_changes_nothing_does_not_help(served: Workspace, plant_scores: PlantScores):
+def test_a_recipe_that_changes_nothing_does_not_help(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 150, {"lesion@1": 1.5})
     plant_scores("south", 150, {"lesion@1": 1.5}, recipe="r2")
     plant_features(served, "north", "r1", plant_scores("north", 200, {"lesion@1": 1.5}), 0)
@@ -106,7 +106,7 @@ def test_a_recipe_that_changes_nothing_does_not_help(served: Workspace, plant_sc
     assert not receipt.helps
 
 
-def test_nearer_but_riskier_does_not_help(served: Workspace, plant_scores: PlantScores):
+def test_nearer_but_riskier_does_not_help(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 300, {"lesion@1": 2.5})
     plant_scores("south", 300, {"lesion@1": 0.3}, recipe="r2")
     plant_features(served, "north", "r1", plant_scores("north", 200, {"lesion@1": 1.5}), 0)
@@ -118,7 +118,9 @@ def test_nearer_but_riskier_does_not_help(served: Workspace, plant_scores: Plant
     assert not receipt.helps
 
 
-def test_without_features_or_labels_there_is_nothing_to_say_for_a_recipe(served: Workspace, plant_scores: PlantScores):
+def test_without_features_or_labels_there_is_nothing_to_say_for_a_recipe(
+    served: Workspace, plant_scores: PlantScores
+) -> None:
     keys = plant_scores("south", 30, {})
     receipt = receipt_for(served, keys)
     assert receipt.reduction is None
@@ -126,14 +128,14 @@ def test_without_features_or_labels_there_is_nothing_to_say_for_a_recipe(served:
     assert not receipt.helps
 
 
-def test_a_receipt_is_json(served: Workspace, plant_scores: PlantScores):
+def test_a_receipt_is_json(served: Workspace, plant_scores: PlantScores) -> None:
     receipt = receipt_for(served, plant_scores("south", 30, {"lesion@1": 1.0}))
     told = json.loads(json.dumps(receipt.to_json(), allow_nan=False))
     assert told["helps"] is False
     assert told["because"] == receipt.because
 
 
-def test_the_distance_agrees_with_scipy():
+def test_the_distance_agrees_with_scipy() -> None:
     rng = np.random.default_rng(5)
     for n, m in ((1, 1), (7, 30), (200, 151)):
         a, b = rng.normal(0, 1, n).round(1), rng.normal(0.4, 1, m).round(1)
@@ -153,7 +155,7 @@ def test_the_distance_agrees_with_scipy():
 )
 def test_a_recipe_helps_if_it_is_nearer_or_better_and_never_if_it_is_worse(
     reduction: Estimate | None, gain: Estimate | None, helps: bool
-):
+) -> None:
     receipt = Receipt(
         site="south",
         target="lesion",

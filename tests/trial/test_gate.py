@@ -25,7 +25,7 @@ def outcomes(verdict: GateVerdict) -> dict[str, str]:
 BETTER, SAME, WORSE = ({"lesion@1": 1.5, "lesion@2": d} for d in (3.0, 1.5, 0.5))
 
 
-def test_a_better_challenger_passes(served: Workspace, plant_scores: PlantScores):
+def test_a_better_challenger_passes(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 200, BETTER)
     plant_scores("north", 200, SAME)
     plant_scores("east", 200, BETTER)
@@ -34,7 +34,7 @@ def test_a_better_challenger_passes(served: Workspace, plant_scores: PlantScores
     assert outcomes(verdict) == {"north": "holds", "south": "gains", "east": "gains"}
 
 
-def test_a_challenger_that_is_no_better_is_refused(served: Workspace, plant_scores: PlantScores):
+def test_a_challenger_that_is_no_better_is_refused(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 200, SAME)
     plant_scores("north", 200, SAME)
     plant_scores("east", 200, SAME)
@@ -44,7 +44,7 @@ def test_a_challenger_that_is_no_better_is_refused(served: Workspace, plant_scor
     assert "south" in verdict.because
 
 
-def test_a_challenger_that_another_site_pays_for_is_refused(served: Workspace, plant_scores: PlantScores):
+def test_a_challenger_that_another_site_pays_for_is_refused(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 200, BETTER)
     plant_scores("north", 200, SAME)
     plant_scores("east", 200, WORSE)
@@ -54,7 +54,7 @@ def test_a_challenger_that_another_site_pays_for_is_refused(served: Workspace, p
     assert "east" in verdict.because
 
 
-def test_a_site_that_cannot_tell_stops_the_challenger(served: Workspace, plant_scores: PlantScores):
+def test_a_site_that_cannot_tell_stops_the_challenger(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 200, BETTER)
     plant_scores("north", 200, SAME)
     plant_scores("east", 200, SAME, n_positive=4)
@@ -64,13 +64,13 @@ def test_a_site_that_cannot_tell_stops_the_challenger(served: Workspace, plant_s
     assert "10 patients of each class" in verdict.because
 
 
-def test_nothing_predicted_is_not_evaluable(served: Workspace):
+def test_nothing_predicted_is_not_evaluable(served: Workspace) -> None:
     verdict = verdict_on(served, "south", [])
     assert not verdict.passed
     assert set(outcomes(verdict).values()) == {"not_evaluable"}
 
 
-def test_only_the_named_series_of_the_asking_site_count(served: Workspace, plant_scores: PlantScores):
+def test_only_the_named_series_of_the_asking_site_count(served: Workspace, plant_scores: PlantScores) -> None:
     plant_scores("south", 300, WORSE, period=0)
     keys = plant_scores("south", 200, BETTER, period=1)
     plant_scores("north", 200, SAME)
@@ -83,7 +83,7 @@ def test_only_the_named_series_of_the_asking_site_count(served: Workspace, plant
 
 def test_patients_that_a_model_was_trained_on_are_no_evidence(
     served: Workspace, plant_scores: PlantScores, train_on: TrainOn
-):
+) -> None:
     keys = plant_scores("south", 100, BETTER)
     plant_scores("north", 200, SAME)
     plant_scores("east", 200, SAME)
@@ -93,20 +93,20 @@ def test_patients_that_a_model_was_trained_on_are_no_evidence(
     assert south.n_patients <= 25
 
 
-def test_scans_of_unknown_patients_are_no_evidence(served: Workspace, plant_scores: PlantScores):
+def test_scans_of_unknown_patients_are_no_evidence(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 200, BETTER, patient_known=False)
     plant_scores("north", 200, SAME)
     plant_scores("east", 200, SAME)
     assert outcomes(verdict_on(served, "south", keys))["south"] == "not_evaluable"
 
 
-def test_patients_of_the_train_part_are_no_evidence(served: Workspace, plant_scores: PlantScores):
+def test_patients_of_the_train_part_are_no_evidence(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 1000, BETTER)
     south = next(site for site in verdict_on(served, "south", keys).sites if site.site == "south")
     assert 950 < south.n_patients < 1000
 
 
-def test_a_site_without_a_serving_cannot_ask(served: Workspace, plant_scores: PlantScores):
+def test_a_site_without_a_serving_cannot_ask(served: Workspace, plant_scores: PlantScores) -> None:
     for site in ("north", "south", "east"):
         plant_scores(site, 200, SAME)
     verdict = verdict_on(served, "west", [])
@@ -114,7 +114,7 @@ def test_a_site_without_a_serving_cannot_ask(served: Workspace, plant_scores: Pl
     assert "west is not served" in verdict.because
 
 
-def test_a_verdict_is_json(served: Workspace, plant_scores: PlantScores):
+def test_a_verdict_is_json(served: Workspace, plant_scores: PlantScores) -> None:
     keys = plant_scores("south", 200, BETTER)
     told = json.loads(json.dumps(verdict_on(served, "south", keys).to_json(), allow_nan=False))
     assert told["challenger"] == "lesion@2"
