@@ -1,9 +1,11 @@
 """The command line: every verb is one flow or one query. Heavy libraries load when a verb needs them."""
 
+import atexit
 import json
 import logging
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -30,6 +32,15 @@ Where = Annotated[
     str, typer.Option("--workspace", "-w", envvar="SITEDRIFT_WORKSPACE", help="The workspace; default: this folder.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+
+class Until(StrEnum):
+    """Where a run ends."""
+
+    quality = "quality"
+    decide = "decide"
+
+
 DONE, NEEDS_A_PERSON, WRONG_CALL = 0, 1, 2
 
 
@@ -49,12 +60,13 @@ def demo(
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
     """Make a workspace with a commented sitedrift.toml and a pseudonym key of its own."""
-    from platform_core.manifest.door import create_key, key_home
-    from platform_core.manifest.workspace import create_workspace, require_no_workspace
+    from platform_core.manifest.door import create_key
+    from platform_core.manifest.workspace import create_workspace, require_no_workspace, workspace_name
+    from platform_core.settings import Environment
 
     require_no_workspace(folder)
-    workspace = create_workspace(folder, key_fingerprint=create_key())
-    typer.echo(f"Made {workspace.uri}. Its pseudonym key is in {key_home()}: keep a copy in a safe place.")
+    workspace = create_workspace(folder, key_fingerprint=create_key(workspace_name(folder)))
+    typer.echo(f"Made {workspace.uri}. Its pseudonym key is in {Environment().home}: keep a copy in a safe place.")
     typer.echo(f"Next: cd {folder} && sitedrift site add NAME --source FOLDER && sitedrift run")
 
 
@@ -84,7 +96,7 @@ def site_add(
         body_part=body_part,
         index=None if index is None else str(index.resolve()),
     )
-    SOURCES[kind].check(settings)
+    next(SOURCES[kind].items(settings), None)  # a place that is not there is refused now
     add_site(here, name, settings)
     typer.echo(f"Added {name}. Next: sitedrift run {name}")
 
@@ -119,9 +131,8 @@ def label_import(
     workspace: Where = ".",
 ) -> None:
     """Take in labels; the hospital's identifiers become keys in this process."""
-    from platform_core.manifest.labels import import_labels
-
     from platform_core import clock
+    from platform_core.manifest.labels import import_labels
 
     at = clock.now()
     run = clock.new_run(at)
@@ -133,25 +144,20 @@ def label_import(
 @app.command()
 def run(
     sites: Annotated[list[str] | None, typer.Argument(help="Hospitals; default: all.")] = None,
-    until: Annotated[
-        str, typer.Option(help="`quality` stops before anything is decided; `decide` does it all.")
-    ] = "decide",
+    until: Annotated[Until, typer.Option(help="`quality` stops before anything is decided.")] = Until.decide,
     workspace: Where = ".",
     as_json: AsJson = False,
 ) -> None:
     """Ingest, check, harmonize, measure, decide and act, now, in this process."""
-    if until not in ("quality", "decide"):
-        _fail(f"--until {until}: expected `quality` or `decide`", WRONG_CALL)
     here = _open(workspace)
     names = _source_first(here, sites or list(here.sites))
     if not names:
         _fail("no site is configured; add one with `sitedrift site add NAME --source FOLDER`", WRONG_CALL)
     _check_sources(here, names)
     _set_up_prefect()
-    from flows import outcome
     from flows.start import start_run
 
-    ended = outcome.of_run(here, start_run(here, names, until=until), names)
+    ended = start_run(here, names, until=until.value)
     if as_json:
         _json(ended.facts)
     else:
@@ -192,9 +198,8 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
 @app.command()
 def report(workspace: Where = ".") -> None:
     """Write the fleet page: self-contained HTML."""
-    from platform_core.report.fleet import write_fleet_report
-
     from platform_core import clock
+    from platform_core.report.fleet import write_fleet_report
 
     here = _open(workspace)
     typer.echo(f"Wrote {here.uri}/{write_fleet_report(here, at=clock.now())}")
@@ -203,9 +208,8 @@ def report(workspace: Where = ".") -> None:
 @app.command()
 def passport(site: str, workspace: Where = ".") -> None:
     """Write a site's onboarding page: self-contained HTML."""
-    from platform_core.report.passport import write_passport
-
     from platform_core import clock
+    from platform_core.report.passport import write_passport
 
     here = _open(workspace)
     here.site(site)
@@ -276,15 +280,31 @@ def main() -> NoReturn:
     """Run the command line; a deliberate error becomes one line and an exit code, never a stack trace."""
     from platform_core.errors import BadRequest, PlatformError
 
+    code: Any = DONE
     try:
         app()
+    except SystemExit as ended:
+        code = ended.code
     except BadRequest as error:
-        _fail(str(error), WRONG_CALL)
+        code = _tell(str(error), WRONG_CALL)
     except PlatformError as error:
-        _fail(str(error), NEEDS_A_PERSON)
+        code = _tell(str(error), NEEDS_A_PERSON)
     except KeyboardInterrupt:
-        _fail("interrupted; run again to go on where it stopped", NEEDS_A_PERSON)
-    sys.exit(DONE)
+        code = _tell("interrupted; run again to go on where it stopped", NEEDS_A_PERSON)
+    _leave(code)
+
+
+def _leave(code: Any) -> NoReturn:
+    """End the process; after Prefect without the interpreter's teardown.
+
+    Prefect's threads outlive the last flow, and DuckDB then prints pages about objects that they keep alive.
+    """
+    if "prefect" in sys.modules and isinstance(code, int):
+        atexit._run_exitfuncs()  # noqa: SLF001 - Prefect stops its own server here
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _open(uri: str) -> "Workspace":
@@ -306,7 +326,8 @@ def _check_sources(workspace: "Workspace", names: list[str]) -> None:
 
     for name in names:
         settings = workspace.site(name)
-        SOURCES[settings.source].check(settings)
+        if next(SOURCES[settings.source].items(settings), None) is None:
+            typer.secho(f"{name}: expected scans in {settings.path}, found none; is the path right?", err=True)
 
 
 def _known_target(workspace: "Workspace", target: str) -> None:
@@ -330,8 +351,9 @@ def _set_up_prefect() -> None:
     defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "sitedrift",
+        "PREFECT_LOGGING_TO_API_ENABLED": "true" if os.environ.get("PREFECT_API_URL") else "false",
         "GX_ANALYTICS_ENABLED": "false",
     }
     for variable, value in defaults.items():
@@ -347,8 +369,12 @@ def _set_up_prefect() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    raise SystemExit(_tell(message, code))
+
+
+def _tell(message: str, code: int) -> int:
     typer.secho(f"error: {message}", err=True, fg="red")
-    raise SystemExit(code)
+    return code
 
 
 def _json(value: Any) -> None:

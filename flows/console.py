@@ -1,14 +1,41 @@
-"""Tables for a terminal."""
+"""The fleet as a table for a terminal; the fleet page shows the same rows."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from platform_core.report.fleet_rows import SiteSummary
+from platform_core.report.fleet_rows import Measures, SiteSummary
+from platform_core.shift.risk import Estimate
+
+HEADINGS = ("site", "scans", "found", "size", "done about it", "log-loss, nats", "balanced error", "AUROC")
+STYLES = {"needs a person": "bold red", "acted": "yellow", "in progress": "yellow", "quiet": "green"}
 
 
-def print_fleet(rows: Sequence[SiteSummary]) -> None:
-    """One row per site: what came, what was found, what was done, what it changed."""
-    raise NotImplementedError
+def print_fleet(rows: Sequence[SiteSummary], console: Console | None = None) -> None:
+    """One row per site: what came, what was found, what was done, what it changed (before, then after)."""
+    table = Table(*HEADINGS, show_lines=True, title="The fleet: latest period of each site, 95 % intervals in brackets")
+    for row in rows:
+        table.add_row(*_cells(row))
+    (console or Console()).print(table)
+
+
+def _cells(row: SiteSummary) -> list[str]:
+    finding = row.finding
+    state = f"[{STYLES.get(row.state, 'dim')}]{row.state}[/]"
+    found = finding.kind.replace("_", " ") if finding else "-"
+    done = "\n".join(f"{taken.action.replace('_', ' ')}: {taken.status}" for taken in row.actions) or "nothing"
+    measures = [_pair(row.before, row.after, name) for name in ("log_loss", "balanced_error", "auroc")]
+    size = _spelt(finding.size) if finding else "-"
+    return [f"{row.site}\n{state}", f"{row.n_series}", found, size, done, *measures]
+
+
+def _pair(before: Measures | None, after: Measures | None, name: str) -> str:
+    first = _spelt(getattr(before, name)) if before else "-"
+    return first if after is None else f"{first}\n{_spelt(getattr(after, name))}"
+
+
+def _spelt(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "not evaluable"
+    return f"{estimate.value:.2f} \\[{estimate.low:.2f}, {estimate.high:.2f}]"

@@ -1,6 +1,5 @@
 """What is wrong with an installation and a workspace, one line each with its remedy."""
 
-import sys
 from collections.abc import Callable, Iterator
 
 from platform_core.errors import PlatformError
@@ -16,11 +15,6 @@ def _guarded(check: Callable[[str], Iterator[str]], uri: str) -> Iterator[str]:
         yield from check(uri)
     except PlatformError as error:
         yield str(error)
-
-
-def _python(_: str) -> Iterator[str]:
-    if sys.version_info < (3, 11):
-        yield f"Python {sys.version.split()[0]}: expected 3.11 or newer; make the environment with a newer Python"
 
 
 def _fastapi(_: str) -> Iterator[str]:
@@ -40,7 +34,7 @@ def _workspace(uri: str) -> Iterator[str]:
     open_door(workspace)
     for settings in workspace.sites.values():
         try:
-            SOURCES[settings.source].check(settings)
+            next(SOURCES[settings.source].items(settings), None)
         except PlatformError as error:
             yield str(error)
     for name, target in workspace.settings.target.items():
@@ -48,4 +42,4 @@ def _workspace(uri: str) -> Iterator[str]:
             yield f"target {name}: its source site {target.source_site!r} is not configured; sitedrift site add it"
 
 
-CHECKS = (_python, _fastapi, _workspace)
+CHECKS = (_fastapi, _workspace)

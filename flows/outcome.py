@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from platform_core.errors import PlatformError
 from platform_core.manifest.ledger import arrival_counts
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
@@ -18,23 +19,34 @@ class Outcome:
     sites: tuple[str, ...]
     arrivals: list[dict[str, Any]]
     decided: list[dict[str, Any]]
+    stopped: dict[str, Exception]
+    """What kept a site from getting to its end."""
 
     @property
     def needs_a_person(self) -> bool:
         """Something is in quarantine, refused or waiting."""
-        held = any(row["outcome"] == "quarantined" for row in self.arrivals)
-        return held or any(row["action"] in FOR_A_PERSON or row["status"] != "done" for row in self.decided)
+        is_held = any(row["outcome"] == "quarantined" for row in self.arrivals)
+        is_open = any(row["action"] in FOR_A_PERSON or row["status"] != "done" for row in self.decided)
+        return is_held or is_open or bool(self.stopped)
 
     @property
     def facts(self) -> dict[str, Any]:
         """All of it, for a program."""
-        return {"run": self.run, "sites": self.sites, "arrivals": self.arrivals, "decisions": self.decided}
+        stopped = {site: _sentence(error) for site, error in self.stopped.items()}
+        return {
+            "run": self.run,
+            "sites": self.sites,
+            "arrivals": self.arrivals,
+            "decisions": self.decided,
+            "stopped": stopped,
+        }
 
     @property
     def text(self) -> str:
         """All of it, for a person."""
         lines = [self._of_site(site) for site in self.sites]
         lines += [f"{row['site']}: {row['action']} ({row['status']}): {row['because']}" for row in self.decided]
+        lines += [f"{site}: stopped: {_sentence(error)}" for site, error in self.stopped.items()]
         if any(row["outcome"] == "quarantined" for row in self.arrivals):
             lines.append("Look at what is held back: sitedrift quarantine list")
         return "\n".join(lines)
@@ -50,8 +62,13 @@ class Outcome:
         return f"{site}: {sum(counts.values())} arrivals = {parts}"
 
 
-def of_run(workspace: Workspace, run: str, sites: list[str]) -> Outcome:
+def of_run(workspace: Workspace, run: str, sites: list[str], stopped: dict[str, Exception]) -> Outcome:
     """What one run wrote."""
     arrivals = arrival_counts(workspace, run).to_pylist()
     decided = [row for row in decisions(workspace).to_pylist() if row["run"] == run and row["action"] != "none"]
-    return Outcome(run, tuple(sites), arrivals, decided)
+    return Outcome(run, tuple(sites), arrivals, decided, stopped)
+
+
+def _sentence(error: Exception) -> str:
+    """A deliberate error speaks for itself; any other is a defect of ours and says its type."""
+    return str(error) if isinstance(error, PlatformError) else f"unexpected {type(error).__name__}: {error}"

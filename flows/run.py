@@ -1,7 +1,7 @@
 """The nightly run: ingest .. decide, for each site; the source site of a target goes first."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import flow, tags
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -14,20 +14,25 @@ from platform_core.settings import Environment
 from tasks import artifacts, site
 
 Until = Literal["quality", "decide"]
-RUNNER = ThreadPoolTaskRunner(max_workers=Environment().n_workers)
+RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=Environment().n_workers)
 
 
-@flow(name="sitedrift-run", flow_run_name="run {run}", task_runner=RUNNER)
-def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until = "decide") -> None:
-    """Run every named site, one after the other; one failing site does not stop the next."""
+@flow(name="sitedrift-run", flow_run_name="run {run}", task_runner=RUNNER)  # type: ignore[arg-type]
+def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until = "decide") -> dict[str, Exception]:
+    """Run every named site, one after the other; returns what stopped a site, which never stops the next."""
+    stopped: dict[str, Exception] = {}
     for name in sites:
         with tags(f"site:{name}", f"run:{run}"):
-            run_site(uri, name, run, at, until)
+            state = run_site(uri, name, run, at, until, return_state=True)
+        if not state.is_completed():
+            error = state.result(raise_on_failure=False)
+            stopped[name] = error if isinstance(error, Exception) else RuntimeError(str(state.message))
     artifacts.publish_ledger(uri, run)
     artifacts.publish_decisions(uri, run)
+    return stopped
 
 
-@flow(name="sitedrift-site", flow_run_name="{name} {run}", task_runner=RUNNER)
+@flow(name="sitedrift-site", flow_run_name="{name} {run}", task_runner=RUNNER)  # type: ignore[arg-type]
 def run_site(uri: str, name: str, run: str, at: datetime, until: Until) -> None:
     """Ingest, examine, harmonize, predict, measure, decide and act for one site."""
     stages.take_in(uri, name, run, at)

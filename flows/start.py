@@ -1,17 +1,20 @@
 """Starts a flow from the command line: one name and one moment for the whole run."""
 
+from typing import Literal
+
+from flows.outcome import Outcome, of_run
 from platform_core import clock
 from platform_core.manifest.workspace import Workspace
 
 
-def start_run(workspace: Workspace, names: list[str], *, until: str = "decide") -> str:
-    """Run the named sites now; returns the run's name."""
+def start_run(workspace: Workspace, names: list[str], *, until: Literal["quality", "decide"] = "decide") -> Outcome:
+    """Run the named sites now and say what it came to."""
     from flows.run import run_sites
 
     at = clock.now()
     run = clock.new_run(at)
-    run_sites(workspace.uri, names, run, at, until)  # type: ignore[arg-type]
-    return run
+    stopped = run_sites(workspace.uri, names, run, at, until)
+    return of_run(workspace, run, names, stopped)
 
 
 def start_training(workspace: Workspace, target: str) -> str:

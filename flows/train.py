@@ -3,19 +3,18 @@
 from datetime import datetime
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import stages
 from flows.log import log
+from flows.run import RUNNER
 from platform_core.manifest.workspace import open_workspace
-from platform_core.settings import Environment
 from tasks import site
 
 
 @flow(
     name="sitedrift-train",
     flow_run_name="train {target} {run}",
-    task_runner=ThreadPoolTaskRunner(max_workers=Environment().n_workers),
+    task_runner=RUNNER,  # type: ignore[arg-type]
 )
 def train_source(uri: str, target: str, run: str, at: datetime) -> str:
     """Train the target's source model on its source site; returns `model@version`."""

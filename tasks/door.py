@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from platform_core.manifest.ingest import Discovery, IngestCount
 from prefect import task
 
 from platform_core.manifest import ingest, ledger
+from platform_core.manifest.ingest import Discovery, IngestCount
 from platform_core.manifest.workspace import open_workspace
 from tasks.retries import TRANSIENT
 

@@ -67,23 +67,23 @@ def room_of(file: Path) -> str:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_layer_imports_only_the_layers_below_it(layer: str):
+def test_a_layer_imports_only_the_layers_below_it(layer: str) -> None:
     forbidden = LAYERS.keys() - LAYERS[layer] - {layer}
     wrong = [(f.name, name) for f in modules(layer) for name in imports(f) if name.split(".")[0] in forbidden]
     assert wrong == []
 
 
-def test_the_domain_does_not_know_the_orchestrator():
+def test_the_domain_does_not_know_the_orchestrator() -> None:
     wrong = [f.name for f in modules("platform_core") for name in imports(f) if name.split(".")[0] == "prefect"]
     assert wrong == []
 
 
-def test_every_room_is_in_the_table():
+def test_every_room_is_in_the_table() -> None:
     found = {p.name for p in (ROOT / "platform_core").iterdir() if p.is_dir() and any(p.glob("*.py"))}
     assert found <= set(ROOMS)
 
 
-def test_a_room_imports_only_rooms_above_it():
+def test_a_room_imports_only_rooms_above_it() -> None:
     wrong = []
     for file in modules("platform_core"):
         room = room_of(file)
@@ -95,7 +95,7 @@ def test_a_room_imports_only_rooms_above_it():
     assert wrong == []
 
 
-def test_a_restricted_library_stays_in_its_rooms():
+def test_a_restricted_library_stays_in_its_rooms() -> None:
     wrong = []
     for file in modules("platform_core"):
         for name in imports(file):
@@ -106,7 +106,7 @@ def test_a_restricted_library_stays_in_its_rooms():
 
 
 @pytest.mark.parametrize("kind", ["harmonize", "features", "sources", "shift", "quality", "learn/strategies"])
-def test_plug_in_siblings_do_not_import_one_another(kind: str):
+def test_plug_in_siblings_do_not_import_one_another(kind: str) -> None:
     folder = ROOT / "platform_core" / kind
     package = "platform_core." + kind.replace("/", ".")
     holds_plugin = {f.stem for f in folder.glob("*.py") if _defines_a_plugin(f)}
@@ -131,7 +131,7 @@ def _defines_a_plugin(file: Path) -> bool:
     return False
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from flows.cli import app; "
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "

@@ -14,16 +14,16 @@ class Thing:
     value: int = 0
 
 
-def test_plug_ins_are_listed_in_name_order():
+def test_plug_ins_are_listed_in_name_order() -> None:
     assert list(Catalog("thing", [Thing("b"), Thing("a")])) == ["a", "b"]
 
 
-def test_an_unknown_name_says_what_exists():
+def test_an_unknown_name_says_what_exists() -> None:
     with pytest.raises(UnknownName, match="no thing named 'c'; known: a, b"):
         Catalog("thing", [Thing("a"), Thing("b")])["c"]
 
 
-def test_two_plug_ins_of_one_name_are_refused():
+def test_two_plug_ins_of_one_name_are_refused() -> None:
     with pytest.raises(DuplicateName):
         len(Catalog("thing", [Thing("a", 1), Thing("a", 2)]))
 
@@ -45,7 +45,7 @@ SAMPLES: list[PlatformError] = [
 
 
 @pytest.mark.parametrize("error", SAMPLES, ids=lambda e: type(e).__name__)
-def test_errors_cross_process_borders_whole(error: PlatformError):
+def test_errors_cross_process_borders_whole(error: PlatformError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert str(copy) == str(error)
@@ -53,10 +53,10 @@ def test_errors_cross_process_borders_whole(error: PlatformError):
 
 
 @pytest.mark.parametrize("error", SAMPLES, ids=lambda e: type(e).__name__)
-def test_only_an_unavailable_world_is_worth_a_retry(error: PlatformError):
+def test_only_an_unavailable_world_is_worth_a_retry(error: PlatformError) -> None:
     assert error.retryable == isinstance(error, errors.Unavailable)
 
 
-def test_every_error_is_drawn_in_the_tree():
+def test_every_error_is_drawn_in_the_tree() -> None:
     names = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, PlatformError)}
     assert {n for n in names if n not in (errors.__doc__ or "")} == set()

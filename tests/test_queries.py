@@ -16,7 +16,7 @@ def query_of(file: Path) -> Query:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.parent.name}/{f.stem}")
-def test_a_query_opens_with_its_own_documentation(file: Path):
+def test_a_query_opens_with_its_own_documentation(file: Path) -> None:
     header = query_of(file).header
     assert header["purpose"].startswith(f"{file.stem}: ")
     assert header.get("reads")
@@ -24,7 +24,7 @@ def test_a_query_opens_with_its_own_documentation(file: Path):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.parent.name}/{f.stem}")
-def test_the_documented_parameters_are_those_that_bind(file: Path):
+def test_the_documented_parameters_are_those_that_bind(file: Path) -> None:
     query = query_of(file)
     documented = {word.strip(",.;:") for word in query.header.get("params", "").split() if word.startswith("$")}
     assert documented == {f"${name}" for name in query.params}

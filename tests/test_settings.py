@@ -14,7 +14,7 @@ def written(tmp_path: Path, text: str) -> Path:
     return file
 
 
-def test_defaults_make_a_whole_settings_file(tmp_path: Path):
+def test_defaults_make_a_whole_settings_file(tmp_path: Path) -> None:
     settings = read_settings(written(tmp_path, GOOD))
     assert settings.shift.alpha == 0.05
     assert settings.target == {}
@@ -30,7 +30,7 @@ def test_defaults_make_a_whole_settings_file(tmp_path: Path):
         (GOOD.replace('"w"', '"Has Space"'), ["name", "lower-case letters", "Has Space"]),
     ],
 )
-def test_an_error_names_the_file_the_key_and_the_remedy(tmp_path: Path, text: str, facts: list[str]):
+def test_an_error_names_the_file_the_key_and_the_remedy(tmp_path: Path, text: str, facts: list[str]) -> None:
     file = written(tmp_path, text)
     with pytest.raises(BadSetting) as caught:
         read_settings(file)

@@ -173,7 +173,7 @@ def _harmonize(
     sha256 = series["volume_sha256"]
     if fitted.steps:
         uri = layout.volume_path(row["site"], recipe, row["series_key"], row["revision"])
-        sha256 = workspace.write_volume(uri, applied.volume)
+        sha256 = workspace.write_volume(uri, applied.volume, durable=False)
     return [row | {"volume_uri": uri, "volume_sha256": sha256, "skipped": ",".join(applied.skipped) or None}], None
 
 

@@ -26,6 +26,12 @@ def stage_counts(workspace: Workspace, site: str | None = None) -> pa.Table:
         return load(HERE, "stage_counts").run(db, site=site)
 
 
+def held_back(workspace: Workspace) -> pa.Table:
+    """What waits for a person: (site, stage, reason, n, example), the example a series_key or arrival_key."""
+    with workspace.lake.connect([layout.ARRIVAL, layout.STAGE]) as db:
+        return load(HERE, "held_back").run(db)
+
+
 def check_ledger(workspace: Workspace, site: str, run: str, n_listed_new: int) -> None:
     """Make sure that every file which the run listed as new has an outcome.
 

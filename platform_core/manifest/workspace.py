@@ -57,9 +57,9 @@ class Workspace:
         """The stored volume at a path relative to the workspace."""
         return decode_volume(self.objects.get(volume_uri))
 
-    def write_volume(self, volume_uri: str, volume: Volume) -> str:
+    def write_volume(self, volume_uri: str, volume: Volume, *, durable: bool = True) -> str:
         """Store a volume; returns the hash of its voxels and geometry."""
-        self.objects.put(volume_uri, encode_volume(volume))
+        self.objects.put(volume_uri, encode_volume(volume), durable=durable)
         return volume_sha256(volume)
 
 
@@ -81,15 +81,19 @@ def create_workspace(path: Path, *, key_fingerprint: str) -> Workspace:
     Raises:
         BadRequest: If a workspace is there already.
     """
-    file = path / layout.SETTINGS
-    if file.exists():
-        raise BadRequest(f"{path} is a workspace already; choose another folder, or use this one as it is")
+    require_no_workspace(path)
     (path / layout.SITES).mkdir(parents=True, exist_ok=True)
     name = workspace_name(path)
     text = TEMPLATE.read_text(encoding="utf-8").replace("@NAME@", name).replace("@FINGERPRINT@", key_fingerprint)
     tomllib.loads(text)
-    file.write_text(text, encoding="utf-8")
+    (path / layout.SETTINGS).write_text(text, encoding="utf-8")
     return open_workspace(path)
+
+
+def require_no_workspace(path: Path) -> None:
+    """Raise `BadRequest` if there is a workspace at `path` already."""
+    if (path / layout.SETTINGS).exists():
+        raise BadRequest(f"{path} is a workspace already; choose another folder, or use this one as it is")
 
 
 def workspace_name(path: Path) -> str:

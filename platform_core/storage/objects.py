@@ -17,8 +17,8 @@ from platform_core.errors import StorageUnavailable
 class Objects(Protocol):
     """Bytes by relative path."""
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write or replace one object, atomically."""
+    def put(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        """Write or replace one object, atomically; one that can be made again need not be durable."""
 
     def get(self, path: str) -> bytes:
         """Read one object; raises `FileNotFoundError` if there is none."""
@@ -39,8 +39,8 @@ class LocalObjects:
 
     root: Path
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write to a temporary name, sync, rename."""
+    def put(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        """Write to a temporary name, sync if it must survive a power cut, rename."""
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".put-")
@@ -48,7 +48,8 @@ class LocalObjects:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             Path(temporary).replace(target)
         except OSError as error:
             Path(temporary).unlink(missing_ok=True)
@@ -88,8 +89,8 @@ class S3Objects:
     def _key(self, path: str) -> str:
         return f"{self.prefix}/{path}".strip("/")
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write or replace one object; S3 puts are atomic."""
+    def put(self, path: str, data: bytes, *, durable: bool = True) -> None:  # noqa: ARG002
+        """Write or replace one object; S3 puts are atomic and durable."""
         self._client.put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
 
     def get(self, path: str) -> bytes:

@@ -1,7 +1,7 @@
 """One finding at one site, and what comes next for it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -57,9 +57,8 @@ class Next:
 
 def open_cases(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> list[Case]:
     """Measure and diagnose the site's latest period; one case per stratum."""
-    measure_shift(workspace, site, target=target, run=run, at=at)
-    rows = _latest_findings(workspace, site, target)
-    return [_case(workspace, row, run, at) for row in rows]
+    found = measure_shift(workspace, site, target=target, run=run, at=at)
+    return [_case(workspace, asdict(finding), run, at) for finding in found]
 
 
 def finding_of(case: Case) -> dict[str, Any]:
@@ -146,10 +145,6 @@ def measures(report: RiskReport | None) -> dict[str, Any] | None:
 
 def _triple(estimate: Estimate | None) -> list[float] | None:
     return None if estimate is None else [estimate.value, estimate.low, estimate.high]
-
-
-def _latest_findings(workspace: Workspace, site: str, target: str) -> Sequence[dict[str, Any]]:
-    raise NotImplementedError
 
 
 def _case(workspace: Workspace, finding: Mapping[str, Any], run: str, at: datetime) -> Case:

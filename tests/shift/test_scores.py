@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from planted import MODEL, RECIPE, Month, fill, keys_of, prepare
+from tests.shift.planted import MODEL, RECIPE, Month, fill, keys_of, prepare
 
 from platform_core import layout
 from platform_core.errors import UnknownName

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 import pytest
-from planted import AT, MODEL, RECIPE, Month, accept, fill, keys_of, prepare
+from tests.shift.planted import AT, MODEL, RECIPE, Month, accept, fill, keys_of, prepare
 
 from platform_core import layout
 from platform_core.errors import UnknownName
