@@ -117,7 +117,7 @@ def _save(ds: Dataset, file: Path) -> None:
 def _item(**elements: object) -> Dataset:
     ds = Dataset()
     for keyword, value in elements.items():
-        setattr(ds, keyword, Items(value) if keyword.endswith("Sequence") else value)  # type: ignore[arg-type]
+        setattr(ds, keyword, Items(value) if keyword.endswith("Sequence") else value)
     return ds
 
 
@@ -133,4 +133,4 @@ def _known(volume: Volume) -> Geometry:
 
 def _uid(study: Study, seed: int, what: str) -> str:
     facts = [str(seed), study.site, str(study.month), str(study.patient), str(study.visit), what]
-    return generate_uid(entropy_srcs=facts)
+    return str(generate_uid(entropy_srcs=facts))
