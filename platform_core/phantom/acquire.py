@@ -52,10 +52,9 @@ def expected_hu(anatomy: Anatomy, acquisition: Acquisition) -> Array:
     blur = _blur_mm(acquisition)
     z, y, x = _axes_mm(acquisition)
     body = _inside(anatomy.body, z, y, x, blur)
-    tissue = _texture(anatomy.waves, z, y, x, acquisition) + sum(
-        part.step_hu * _inside(part, z, y, x, blur) for part in anatomy.inner
-    )
-    tissue += _profiles(anatomy.blobs, z, y, x, blur)
+    tissue = _texture(anatomy.waves, z, y, x, acquisition) + _profiles(anatomy.blobs, z, y, x, blur)
+    for part in anatomy.inner:
+        tissue += np.float32(part.step_hu) * _inside(part, z, y, x, blur)
     hu: Array = np.float32(AIR_HU) + body * (np.float32(anatomy.body.step_hu) + tissue)
     return hu
 
@@ -121,4 +120,5 @@ def _grain(sigma_voxels: float) -> npt.NDArray[np.float64]:
     """A Gaussian whose squares add up to one, so that it keeps the variance of white noise."""
     reach = max(1, round(4 * sigma_voxels))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_voxels) ** 2)
-    return kernel / np.sqrt((kernel**2).sum())
+    weights: npt.NDArray[np.float64] = kernel / np.sqrt((kernel**2).sum())
+    return weights

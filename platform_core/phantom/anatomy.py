@@ -122,7 +122,11 @@ def draw_anatomy(lesion: Lesion, rng: np.random.Generator) -> Anatomy:
         step_hu=Spread(mean=260, sd=30).draw(rng),
     )
     return Anatomy(
-        lesion=lesion, body=body, inner=(muscle, organ, spine), waves=_draw_waves(rng), blobs=_draw_blobs(lesion, organ, rng)
+        lesion=lesion,
+        body=body,
+        inner=(muscle, organ, spine),
+        waves=_draw_waves(rng),
+        blobs=_draw_blobs(lesion, organ, rng),
     )
 
 
