@@ -138,7 +138,7 @@ def label_import(
     run = clock.new_run(at)
     count = import_labels(_open(workspace), site, target, file, value_column=value_column, run=run, at=at)
     typer.echo(count.summary)
-    raise typer.Exit(NEEDS_A_PERSON if count.n_unknown else DONE)
+    raise typer.Exit(DONE if count.n_matched else NEEDS_A_PERSON)
 
 
 @app.command()

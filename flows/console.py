@@ -24,7 +24,8 @@ def _cells(row: SiteSummary) -> list[str]:
     finding = row.finding
     state = f"[{STYLES.get(row.state, 'dim')}]{row.state}[/]"
     found = finding.kind.replace("_", " ") if finding else "-"
-    done = "\n".join(f"{taken.action.replace('_', ' ')}: {taken.status}" for taken in row.actions) or "nothing"
+    acts = [taken for taken in row.actions if taken.action != "none"]
+    done = "\n".join(f"{taken.action.replace('_', ' ')}: {taken.status}" for taken in acts) or "nothing"
     measures = [_pair(row.before, row.after, name) for name in ("log_loss", "balanced_error", "auroc")]
     size = _spelt(finding.size) if finding else "-"
     return [f"{row.site}\n{state}", f"{row.n_series}", found, size, done, *measures]

@@ -1,4 +1,4 @@
-"""The table of rooms in DESIGN (and in platform_core/README.md), held against the imports."""
+"""The table of rooms in platform_core/README.md, held against the imports."""
 
 import ast
 import subprocess

@@ -230,6 +230,7 @@ DECISION = _table(
     SITE,
     ("decision_key", TEXT, ""),
     ("decided_at", MOMENT, ""),
+    ("step", WHOLE, "0, 1, ... of the decisions about one finding, which one run makes at one moment"),
     ("finding_key", TEXT, ""),
     ("target", TEXT, ""),
     ("action", TEXT, "none, reharmonize, recalibrate, adapt, fine_tune, request_labels or hold"),

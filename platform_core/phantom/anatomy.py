@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float32]
 
 N_WAVES = 128
 LARGEST_MM, SMALLEST_MM = 50.0, 3.0
-"""Wavelengths of the texture; shorter ones drown in noise (SCIENCE: above 0.25 / mm it is no longer anatomy)."""
+"""Wavelengths of the texture; shorter ones would drown in the noise of any scanner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,13 +112,13 @@ def draw_anatomy(lesion: Lesion, rng: np.random.Generator) -> Anatomy:
         step_hu=Spread(mean=135, sd=4).draw(rng),
     )
     organ = Ellipsoid(
-        centre_mm=(0.0, Spread(mean=-1, sd=1).draw(rng), Spread(mean=-4, sd=1.5).draw(rng)),
-        semi_axes_mm=(45.0, Spread(mean=15, sd=1).draw(rng), Spread(mean=18, sd=1).draw(rng)),
+        centre_mm=(0.0, Spread(mean=-5, sd=1).draw(rng), Spread(mean=-4, sd=1.5).draw(rng)),
+        semi_axes_mm=(45.0, Spread(mean=14, sd=1).draw(rng), Spread(mean=18, sd=1).draw(rng)),
         step_hu=Spread(mean=25, sd=4).draw(rng),
     )
     spine = Ellipsoid(
-        centre_mm=(0.0, body.semi_axes_mm[1] - Spread(mean=11, sd=0.6).draw(rng), Spread(mean=0, sd=0.6).draw(rng)),
-        semi_axes_mm=(np.inf, Spread(mean=4.5, sd=0.4).draw(rng), Spread(mean=6, sd=0.5).draw(rng)),
+        centre_mm=(0.0, body.semi_axes_mm[1] - Spread(mean=11.5, sd=0.6).draw(rng), Spread(mean=0, sd=0.6).draw(rng)),
+        semi_axes_mm=(np.inf, Spread(mean=6, sd=0.5).draw(rng), Spread(mean=8.5, sd=0.7).draw(rng)),
         step_hu=Spread(mean=260, sd=30).draw(rng),
     )
     return Anatomy(

@@ -56,6 +56,7 @@ def record_decision(
         "site": site,
         "decision_key": key,
         "decided_at": at,
+        "step": _step(workspace, site, finding_key, key),
         "finding_key": finding_key,
         "target": finding["target"],
         "action": decision.action,
@@ -70,6 +71,13 @@ def record_decision(
     }
     workspace.lake.append(layout.DECISION, rows_of(DECISION, [row]), transaction=f"decision/{key}/{status}")
     return key
+
+
+def _step(workspace: Workspace, site: str, finding_key: str, key: str) -> int:
+    """How many other decisions about the finding came before."""
+    rows = decisions(workspace, site).to_pylist()
+    mine = [row for row in rows if row["finding_key"] == finding_key]
+    return next((int(row["step"]) for row in mine if row["decision_key"] == key), len(mine))
 
 
 def decision_key(site: str, finding_key: str, decision: Decision) -> str:

@@ -16,4 +16,4 @@ SEMI JOIN (
 ) AS about USING (site, finding_key)
 WHERE out__decision.status IN ('done', 'refused')
 GROUP BY out__decision.action
-ORDER BY min(out__decision.decided_at)
+ORDER BY min(out__decision.decided_at), min(out__decision.step)

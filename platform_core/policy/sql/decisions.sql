@@ -29,4 +29,4 @@ latest AS (
 
 SELECT *
 FROM latest
-ORDER BY first_decided_at, site, decision_key
+ORDER BY first_decided_at, site, step, decision_key

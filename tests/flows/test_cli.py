@@ -1,0 +1,90 @@
+"""The command line as a person meets it: one clear line for whatever is wrong, and the right exit code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WRONG_CALL = 2
+
+
+@pytest.fixture
+def sitedrift(tmp_path: Path):  # type: ignore[no-untyped-def]
+    env = {**os.environ, "SITEDRIFT_HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path / "prefect")}
+
+    def call(*words: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "flows.cli", *words]
+        root = str(Path(__file__).parents[2])
+        return subprocess.run(
+            command, cwd=cwd, env={**env, "PYTHONPATH": root}, capture_output=True, text=True, check=False
+        )
+
+    return call
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in done.stderr
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def test_a_folder_without_a_workspace_is_named_with_the_remedy(sitedrift) -> None:  # type: ignore[no-untyped-def]
+    done = sitedrift("status")
+    assert done.returncode == WRONG_CALL
+    assert "holds no sitedrift.toml" in told(done)
+    assert "sitedrift init" in told(done)
+
+
+def test_a_second_init_in_one_folder_is_refused(sitedrift) -> None:  # type: ignore[no-untyped-def]
+    assert sitedrift("init", "w").returncode == 0
+    done = sitedrift("init", "w")
+    assert done.returncode == WRONG_CALL
+    assert "is a workspace already" in told(done)
+
+
+@pytest.fixture
+def made(sitedrift, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
+    assert sitedrift("init", "w").returncode == 0
+    return tmp_path / "w"
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        (("site", "add", "north", "--source", "nowhere"), ["nowhere", "expected"]),
+        (("site", "add", "North Site", "--source", "."), ["North Site", "lower-case"]),
+        (("site", "add", "north", "--source", ".", "--kind", "fodler"), ["fodler", "known: folder, image_folder"]),
+        (("run",), ["no site is configured", "sitedrift site add"]),
+        (("run", "south"), ["no site named 'south'"]),
+        (("train", "lesion"), ["no target named 'lesion'"]),
+        (("query", "select * from nothing"), ["nothing"]),
+        (("model", "show", "lesion@7"), ["no model named 'lesion@7'"]),
+        (("label", "import", "none.csv", "--site", "south", "--target", "x"), ["no site named 'south'"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_wrong_call_says_what_was_expected(sitedrift, made: Path, words: tuple[str, ...], facts: list[str]) -> None:  # type: ignore[no-untyped-def]
+    done = sitedrift(*words, cwd=made)
+    assert done.returncode == WRONG_CALL
+    for fact in facts:
+        assert fact in told(done)
+
+
+def test_a_broken_settings_file_is_named_with_its_line(sitedrift, made: Path) -> None:  # type: ignore[no-untyped-def]
+    (made / "sitedrift.toml").write_text("name = \n")
+    done = sitedrift("status", cwd=made)
+    assert done.returncode == WRONG_CALL
+    assert "line 1" in told(done)
+
+
+def test_a_key_of_another_workspace_is_refused(sitedrift, made: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for key in (tmp_path / "home").rglob("*.key"):
+        key.unlink()
+    done = sitedrift("doctor", cwd=made)
+    assert done.returncode == WRONG_CALL
+    assert "pseudonym key" in told(done)
+
+
+def test_status_of_an_empty_workspace_is_an_empty_list(sitedrift, made: Path) -> None:  # type: ignore[no-untyped-def]
+    assert sitedrift("status", "--json", cwd=made).stdout.strip() == "[]"
