@@ -19,8 +19,6 @@ from platform_core.settings import TrainSettings
 
 GAIN_SD, OFFSET_SD = 0.1, 0.05
 """Intensity jitter per scan, relative to the unit range that networks see."""
-SHIFT_SHARE = 1 / 8
-"""Furthest shift along an axis, as a share of the grid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,25 +125,17 @@ def _batches(n: int, batch_size: int, chance: torch.Generator) -> list[torch.Ten
 
 
 def augment(x: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
-    """Flip, shift and jitter each scan of a batch on its own.
+    """Flip and jitter each scan of a batch on its own.
 
     Volumes are flipped along z, y and x, images along x only: a projection has an up and a down.
-    What a shift pushes out on one side comes in on the other.
     """
-    for axis in range(2, x.ndim) if x.ndim == 5 else (x.ndim - 1,):
+    spatial = range(2, x.ndim) if x.ndim == 5 else (x.ndim - 1,)
+    for axis in spatial:
         flipped = _per_scan(torch.rand(len(x), generator=chance) < 0.5, x)
         x = torch.where(flipped, x.flip(axis), x)
     gain = _per_scan(1 + GAIN_SD * torch.randn(len(x), generator=chance), x)
     offset = _per_scan(OFFSET_SD * torch.randn(len(x), generator=chance), x)
-    return _shift(x, chance) * gain + offset
-
-
-def _shift(x: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
-    reach = torch.tensor([int(n * SHIFT_SHARE) for n in x.shape[2:]])
-    steps = torch.rand((len(x), len(reach)), generator=chance) * (2 * reach + 1)
-    moves = (steps.long() - reach).tolist()
-    axes = tuple(range(1, x.ndim - 1))
-    return torch.stack([torch.roll(scan, move, axes) for scan, move in zip(x, moves, strict=True)])
+    return x * gain + offset
 
 
 def _per_scan(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

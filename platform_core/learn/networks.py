@@ -60,9 +60,7 @@ class Network:
 def resnet_tiny(dimensions: int) -> Classifier:
     """A residual network with one basic block per depth, 0.2 million weights in 3-D.
 
-    The embedding is the maximum over the grid, not the mean: a lesion fills a few of thousands of
-    positions. On 220 scans of a phantom with 3 mm lesions the AUROC was 0.94 with the maximum and
-    shifts as augmentation, and 0.78 with the mean.
+    The first convolution halves the plane but not the slices, which are few and thick.
     """
     net = ResNet(
         "basic",
@@ -71,19 +69,18 @@ def resnet_tiny(dimensions: int) -> Classifier:
         spatial_dims=dimensions,
         n_input_channels=1,
         conv1_t_size=3,
-        conv1_t_stride=2,
+        conv1_t_stride=(1, 2, 2)[-dimensions:],
         no_max_pool=True,
         num_classes=1,
         bias_downsample=False,
     )
-    peak = nn.AdaptiveMaxPool3d(1) if dimensions == 3 else nn.AdaptiveMaxPool2d(1)
     return Classifier(
         {
             "stem": nn.Sequential(net.conv1, net.bn1, net.act),
             "block1": net.layer1,
             "block2": net.layer2,
             "block3": net.layer3,
-            "block4": nn.Sequential(net.layer4, peak, nn.Flatten()),
+            "block4": nn.Sequential(net.layer4, net.avgpool, nn.Flatten()),
             "head": net.fc,
         }
     )
