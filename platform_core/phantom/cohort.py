@@ -60,9 +60,9 @@ def default_cohorts(scale: float = 1.0) -> Cohorts:
         return Cohort(n_patients=max(20, round(n * scale)), prevalence=prevalence, scanner=scanner)
 
     return {
-        "north": (sized(420, 0.40, NORTH), sized(200, 0.40, NORTH)),
-        "east": (sized(200, 0.40, EAST), sized(200, 0.70, EAST)),
-        "west": (sized(200, 0.40, WEST), sized(260, 0.40, WEST_NEW)),
+        "north": (sized(420, 0.30, NORTH), sized(200, 0.30, NORTH)),
+        "east": (sized(200, 0.30, EAST), sized(200, 0.65, EAST)),
+        "west": (sized(200, 0.30, WEST), sized(260, 0.30, WEST_NEW)),
     }
 
 
