@@ -83,12 +83,12 @@ def site_add(
 ) -> None:
     """Configure a hospital."""
     from platform_core.manifest.workspace import add_site
-    from platform_core.settings import SiteSettings
+    from platform_core.settings import site_settings
     from platform_core.sources import SOURCES
 
     here = _open(workspace)
     place = source if "://" in source else str(Path(source).resolve())
-    settings = SiteSettings(
+    settings = site_settings(
         source=SOURCES[kind].name,
         path=place,
         issuer=issuer,
@@ -153,7 +153,7 @@ def run(
     names = _source_first(here, sites or list(here.sites))
     if not names:
         _fail("no site is configured; add one with `sitedrift site add NAME --source FOLDER`", WRONG_CALL)
-    _check_sources(here, names)
+    is_any_empty = _is_any_source_empty(here, names)
     _set_up_prefect()
     from flows.start import start_run
 
@@ -162,7 +162,7 @@ def run(
         _json(ended.facts)
     else:
         typer.echo(ended.text)
-    raise typer.Exit(NEEDS_A_PERSON if ended.needs_a_person else DONE)
+    raise typer.Exit(NEEDS_A_PERSON if ended.needs_a_person or is_any_empty else DONE)
 
 
 @app.command()
@@ -175,8 +175,12 @@ def train(
     _known_target(here, target)
     _set_up_prefect()
     from flows.start import start_training
+    from platform_core.learn.registry import find
 
-    typer.echo(f"{start_training(here, target)} is the champion. Next: sitedrift run")
+    made = find(here, start_training(here, target))
+    typer.echo(
+        f"{made.name} is the {made.alias}. Next: sitedrift run (a challenger: sitedrift model promote {made.name})"
+    )
 
 
 @app.command()
@@ -248,10 +252,18 @@ def model_promote(model: str, workspace: Where = ".") -> None:
 
 @model_app.command("rollback")
 def model_rollback(
-    target: Annotated[str, typer.Argument(help="The target whose champion is taken back.")], workspace: Where = "."
+    target: Annotated[str, typer.Argument(help="The target whose champion is taken back.")],
+    site: Annotated[str | None, typer.Option(help="Only this hospital: its last recipe, calibration or model.")] = None,
+    workspace: Where = ".",
 ) -> None:
-    """Put the former champion back, on every site."""
-    _change_alias("rollback", workspace, target)
+    """Put the former champion back, on every site; with --site, that site's serving before the present one."""
+    if site is None:
+        return _change_alias("rollback", workspace, target)
+    from platform_core import clock
+    from platform_core.trial.rollout import restore_serving
+
+    at = clock.now()
+    return typer.echo(restore_serving(_open(workspace), site, target, run=clock.new_run(at), at=at))
 
 
 @app.command()
@@ -289,6 +301,12 @@ def main() -> NoReturn:
         code = _tell(str(error), WRONG_CALL)
     except PlatformError as error:
         code = _tell(str(error), NEEDS_A_PERSON)
+    except Exception as error:
+        if os.environ.get("SITEDRIFT_DEBUG"):
+            raise
+        code = _tell(
+            f"unexpected {type(error).__name__}; SITEDRIFT_DEBUG=1 shows where. Please report it.", NEEDS_A_PERSON
+        )
     except KeyboardInterrupt:
         code = _tell("interrupted; run again to go on where it stopped", NEEDS_A_PERSON)
     _leave(code)
@@ -321,13 +339,17 @@ def _source_first(workspace: "Workspace", names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: (name not in sources, name))
 
 
-def _check_sources(workspace: "Workspace", names: list[str]) -> None:
+def _is_any_source_empty(workspace: "Workspace", names: list[str]) -> bool:
+    """Tell of every source without a file; one that does not exist raises `NoSuchPlace`."""
     from platform_core.sources import SOURCES
 
+    is_any_empty = False
     for name in names:
         settings = workspace.site(name)
         if next(SOURCES[settings.source].items(settings), None) is None:
             typer.secho(f"{name}: expected scans in {settings.path}, found none; is the path right?", err=True)
+            is_any_empty = True
+    return is_any_empty
 
 
 def _known_target(workspace: "Workspace", target: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.console import print_fleet
+from flows.outcome import Outcome
 from flows.start import start_run, start_training
 from platform_core import clock
 from platform_core.errors import BadRequest
@@ -73,13 +74,18 @@ def prepare(folder: Path) -> Workspace:
 def live_through(workspace: Workspace, sent: Month, cohorts: Cohorts) -> None:
     """One month: scans come in, readers label them, and the nightly run decides; the first time a model is trained."""
     sites = [SOURCE, *sorted(set(cohorts) - {SOURCE})]
-    start_run(workspace, sites, until="quality")
+    _must_be_whole(start_run(workspace, sites, until="quality"))
     for site, file in sent.label_files.items():
         at = clock.now()
         import_labels(workspace, site, TARGET, file, run=clock.new_run(at), at=at)
     if not fleet_has_a_model(workspace):
         start_training(workspace, TARGET)
-    start_run(workspace, sites)
+    _must_be_whole(start_run(workspace, sites))
+
+
+def _must_be_whole(ended: Outcome) -> None:
+    for error in ended.stopped.values():
+        raise error
 
 
 def fleet_has_a_model(workspace: Workspace) -> bool:

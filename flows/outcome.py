@@ -21,6 +21,8 @@ class Outcome:
     decided: list[dict[str, Any]]
     stopped: dict[str, Exception]
     """What kept a site from getting to its end."""
+    has_written: bool
+    """Whether any table has changed."""
 
     @property
     def needs_a_person(self) -> bool:
@@ -38,6 +40,7 @@ class Outcome:
             "sites": self.sites,
             "arrivals": self.arrivals,
             "decisions": self.decided,
+            "has_written": self.has_written,
             "stopped": stopped,
         }
 
@@ -45,6 +48,8 @@ class Outcome:
     def text(self) -> str:
         """All of it, for a person."""
         lines = [self._of_site(site) for site in self.sites]
+        if not self.has_written:
+            lines.append("nothing was written")
         lines += [f"{row['site']}: {row['action']} ({row['status']}): {row['because']}" for row in self.decided]
         lines += [f"{site}: stopped: {_sentence(error)}" for site, error in self.stopped.items()]
         if any(row["outcome"] == "quarantined" for row in self.arrivals):
@@ -57,18 +62,20 @@ class Outcome:
             if row["site"] == site:
                 counts[row["outcome"]] = counts.get(row["outcome"], 0) + row["n"]
         if not counts:
-            return f"{site}: nothing new arrived; nothing was written"
+            return f"{site}: nothing new arrived"
         parts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
         return f"{site}: {sum(counts.values())} arrivals = {parts}"
 
 
-def of_run(workspace: Workspace, run: str, sites: list[str], stopped: dict[str, Exception]) -> Outcome:
+def of_run(
+    workspace: Workspace, run: str, sites: list[str], stopped: dict[str, Exception], *, has_written: bool
+) -> Outcome:
     """What one run wrote."""
     arrivals = arrival_counts(workspace, run).to_pylist()
     decided = [row for row in decisions(workspace).to_pylist() if row["run"] == run and row["action"] != "none"]
-    return Outcome(run, tuple(sites), arrivals, decided, stopped)
+    return Outcome(run, tuple(sites), arrivals, decided, stopped, has_written)
 
 
 def _sentence(error: Exception) -> str:
     """A deliberate error speaks for itself; any other is a defect of ours and says its type."""
-    return str(error) if isinstance(error, PlatformError) else f"unexpected {type(error).__name__}: {error}"
+    return str(error) if isinstance(error, PlatformError) else f"unexpected {type(error).__name__}"

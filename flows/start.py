@@ -13,8 +13,9 @@ def start_run(workspace: Workspace, names: list[str], *, until: Literal["quality
 
     at = clock.now()
     run = clock.new_run(at)
+    before = workspace.lake.versions()
     stopped = run_sites(workspace.uri, names, run, at, until)
-    return of_run(workspace, run, names, stopped)
+    return of_run(workspace, run, names, stopped, has_written=workspace.lake.versions() != before)
 
 
 def start_training(workspace: Workspace, target: str) -> str:

@@ -20,7 +20,7 @@ def train_source(uri: str, target: str, run: str, at: datetime) -> str:
     """Train the target's source model on its source site; returns `model@version`."""
     source = open_workspace(uri).settings.target[target].source_site
     recipe = site.fit_reference(uri, target, run, at)
-    stages.harmonize(uri, source, recipe, site.unserved(uri, source, target), run)
+    stages.harmonize(uri, source, recipe, site.sound(uri, source, target), run)
     model = site.train_source(uri, target, recipe, run, at)
     log.info("%s: trained %s from scratch", source, model)
     return model

@@ -1,6 +1,6 @@
 """Every path and table name of a workspace, in one place.
 
-A workspace is one URI, a folder or `s3://bucket/prefix`. Paths here are relative to it.
+A workspace is one URI: a folder (`s3://bucket/prefix` is planned for). Paths here are relative to it.
 """
 
 SETTINGS = "sitedrift.toml"

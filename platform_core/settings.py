@@ -8,9 +8,9 @@ import re
 import tomllib
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from platform_core.errors import BadSetting
@@ -93,6 +93,12 @@ class TargetSettings(_Section):
     """What fine-tuning may choose from, cheapest first."""
     train: TrainSettings = TrainSettings()
 
+    @model_validator(mode="after")
+    def _grid_fits_dimensions(self) -> Self:
+        if len(self.grid) != self.dimensions:
+            raise ValueError(f"a grid of {self.dimensions} numbers, as `dimensions` says")
+        return self
+
 
 class ShiftSettings(_Section):
     """The false-alarm promise and the sizes that make a verdict sound."""
@@ -119,7 +125,6 @@ class PolicySettings(_Section):
     """Patients of each class without whom AUROC is `not evaluable`."""
     cool_down_days: int = Field(default=28, ge=0)
     """Days after a fine-tuning in which the same site is not fine-tuned again."""
-    fine_tune_needs_approval: bool = False
 
 
 class SplitSettings(_Section):
@@ -167,6 +172,18 @@ def read_settings(path: Path) -> Settings:
         BadSetting: If the file is no TOML, or a key is unknown, missing or out of range.
     """
     return _read(path, Settings)
+
+
+def site_settings(**facts: Any) -> SiteSettings:
+    """Settings of a new hospital.
+
+    Raises:
+        BadSetting: If one cannot be used.
+    """
+    try:
+        return SiteSettings.model_validate(facts)
+    except ValidationError as error:
+        raise _first_problem(Path("site add"), error) from error
 
 
 def read_site(path: Path) -> SiteSettings:

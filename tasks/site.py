@@ -42,6 +42,14 @@ def unserved(uri: str, site: str, target: str) -> list[str]:
     return onboard.unserved_series(open_workspace(uri), site, target)
 
 
+@task(task_run_name="sound series of {site} for {target}", **TRANSIENT)
+def sound(uri: str, site: str, target: str) -> list[str]:
+    """Series of the target's modality that passed quality."""
+    from platform_core.trial import onboard
+
+    return onboard.sound_series(open_workspace(uri), site, target)
+
+
 @task(task_run_name="shift of {site} for {target}", **TRANSIENT)
 def measure_shift(uri: str, site: str, target: str, run: str, at: datetime) -> list[Case]:
     """Measure and diagnose the latest period; one case per stratum."""

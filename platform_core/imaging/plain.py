@@ -33,12 +33,19 @@ def decode_image(data: bytes) -> Volume:
         raise UnreadableScan("not_an_image", "expected PNG, JPEG or NIfTI, found something else")
     if kind == "nifti":
         return decode_volume(data)
-    pixels = np.load(BytesIO(data), allow_pickle=False) if kind == "numpy" else _picture(data)
+    pixels = _array(data) if kind == "numpy" else _picture(data)
     if pixels.ndim == 3:
         pixels = _grey(pixels)
     if pixels.ndim != 2 or 0 in pixels.shape:
         raise UnreadableScan("axes", f"expected rows and columns, found {pixels.ndim} axes")
     return Volume(np.ascontiguousarray(pixels)[np.newaxis])
+
+
+def _array(data: bytes) -> Voxels:
+    try:
+        return np.asarray(np.load(BytesIO(data), allow_pickle=False))
+    except (ValueError, EOFError, OSError) as error:
+        raise UnreadableScan("undecodable", "the NumPy array is broken or ends early") from error
 
 
 def _picture(data: bytes) -> Voxels:

@@ -121,7 +121,10 @@ def _calibrated(
 
 
 def _cross_fitted(training: Training, settings: TrainSettings) -> tuple[list[Scan], Reals]:
-    """Every scan of the train part with its logit by a network that has not seen its patient."""
+    """Every scan of the train part with its logit by a network trained without its patient.
+
+    A fine-tuning starts from a champion that has seen the replayed source patients, so for those it is too sure.
+    """
     train = training.train
     fold = np.array([int(uniform(f"fold/{scan.patient_key}") * N_FOLDS) for scan in train.scans])
     scans: list[Scan] = []

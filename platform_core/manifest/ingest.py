@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from platform_core import layout
+from platform_core.dicom.header import VIEWS
 from platform_core.imaging.nifti import volume_sha256
 from platform_core.manifest.arrivals import (
     ACCEPTED,
@@ -129,6 +130,7 @@ def _fetch_group(place: Place, group: Group, earlier: Sequence[Entry]) -> tuple[
     before = {entry.address: entry for entry in earlier if entry.address not in listed}
     items = listed | {address: entry.item for address, entry in before.items()}
     fetched, gone = [], []
+    is_whole = True
     for address, item in sorted(items.items()):
         data = bytes_of(place, item)
         if data is not None:
@@ -137,7 +139,17 @@ def _fetch_group(place: Place, group: Group, earlier: Sequence[Entry]) -> tuple[
             fetched.append(_Fetched(entry, data, is_listed=address in listed))
         elif address in listed:
             gone.append(vanished(place, item))
+        else:
+            is_whole = False
+    if not is_whole:
+        return [], gone + [_orphan(file) for file in fetched if file.is_listed]
     return (fetched if any(file.is_listed for file in fetched) else []), gone
+
+
+def _orphan(file: _Fetched) -> Arrival:
+    """A late file of a series whose earlier files cannot be read any more: alone it would replace a whole volume."""
+    detail = "earlier files of this series are gone from the source; put them back and run again"
+    return Arrival(file.entry, Outcome(WAITING, "earlier_files_gone", detail), is_listed=True)
 
 
 def _read(
@@ -150,7 +162,13 @@ def _read(
     contents = [file.data for file in fetched]
     if place.source.holds == "dicom":
         return read_series(contents, was_accepted)
-    return read_image(contents, place.settings, _index_row(index, fetched).get("view") or None, was_accepted)
+    return read_image(contents, place.settings, _view(_index_row(index, fetched)), was_accepted)
+
+
+def _view(row: Row) -> str | None:
+    """The projection, if it is one of the terms that are kept."""
+    stated = (row.get("view") or "").strip().upper()
+    return stated if stated in VIEWS else None
 
 
 def _index_row(index: ByFile | None, fetched: Sequence[_Fetched]) -> Row:

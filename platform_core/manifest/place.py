@@ -69,5 +69,5 @@ def entry_of(place: Place, item: Item, data: bytes, base: str | None = None) -> 
 def vanished(place: Place, item: Item) -> Arrival:
     """A file that was listed and is gone or growing: it waits for the next run."""
     detail = "the file was gone or still being written when it was read"
-    entry = replace(entry_of(place, item, place.run.encode()), content="")
+    entry = replace(entry_of(place, item, b"not at rest"), content="")
     return Arrival(entry, Outcome(WAITING, "not_at_rest", detail), is_listed=True)

@@ -133,6 +133,8 @@ def _open(data: bytes) -> File:
         file.pixels = decode(scan)
     except UnreadableScan as error:
         file.refusal = (error.reason, error.detail)
+    except Exception as error:  # noqa: BLE001 - decoders raise many kinds on odd bytes; one file must not stop the others
+        file.refusal = ("undecodable", f"the decoder gave up on this file ({type(error).__name__})")
     return file
 
 

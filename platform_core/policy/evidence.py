@@ -52,13 +52,12 @@ def read_situation(
         days_since_fine_tune=_days_since_fine_tune(workspace, str(finding["site"]), target, at),
         cool_down_days=rules.cool_down_days,
         strategies=workspace.settings.target[target].strategies,
-        needs_approval=rules.fine_tune_needs_approval,
     )
 
 
 def _patients(workspace: Workspace, finding: Mapping[str, Any]) -> tuple[set[str], set[str]]:
     """Patients of the finding's period, and those of them with a label in force."""
-    with workspace.lake.connect([layout.SERIES]) as db:
+    with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
         db.register("label_in_force", labels_in_force(workspace, str(finding["target"])))
         names = ("site", "stratum", "period_start", "period_end")
         rows = load(HERE, "period_patients").run(db, **{name: finding[name] for name in names}).to_pylist()

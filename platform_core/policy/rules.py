@@ -56,20 +56,20 @@ POLICY: tuple[PolicyRule, ...] = (
         name="challenger_made",
         when=lambda s: s.kind == "covariate_acquisition" and "fine_tune" in s.taken,
         action="none",
-        because="harmonized again and a challenger was made; the gate has decided, the next period will tell",
+        because="a new recipe was tried and a challenger was made; the gate has decided, the next period will tell",
     ),
     PolicyRule(
         name="harm_unknown",
         when=lambda s: s.kind == "covariate_acquisition" and s.lacks_labels,
         action="request_labels",
-        because="harmonized again; {n_labels} of {min_labels} labelled patients cannot show whether the model does "
-        "harm; {n_labels_wanted} of the period, chosen uniformly at random, should be labelled",
+        because="a new recipe was tried; {n_labels} of {min_labels} labelled patients cannot show whether the model "
+        "does harm; {n_labels_wanted} of the period, chosen uniformly at random, should be labelled",
     ),
     PolicyRule(
         name="repaired",
         when=lambda s: s.kind == "covariate_acquisition" and not s.is_worse,
         action="none",
-        because="harmonized again; the excess risk {excess_risk} nats per scan is not above zero beyond chance",
+        because="a new recipe was tried; the excess risk {excess_risk} nats per scan is not above zero beyond chance",
     ),
     PolicyRule(
         name="cooling_down",
@@ -82,8 +82,8 @@ POLICY: tuple[PolicyRule, ...] = (
         name="still_worse",
         when=lambda s: s.kind == "covariate_acquisition",
         action="fine_tune",
-        because="harmonized again, and risk is still higher by {excess_risk} nats per scan; {n_train_labels} labelled "
-        "patients may be trained on",
+        because="a new recipe was tried, and risk is still higher by {excess_risk} nats per scan; {n_train_labels} "
+        "labelled patients may be trained on",
     ),
     PolicyRule(
         name="prevalence_followed",

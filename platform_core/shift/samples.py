@@ -15,7 +15,7 @@ HERE = "platform_core.shift"
 HEADER_FIELDS = ("scanner_model", "kernel", "software", "kvp")
 PROJECTIONS = ("CR", "DX", "DR", "RF", "XR")
 """Modalities that all mean a plain radiograph."""
-EVER_DAYS = 36_500
+EVER_DAYS = 365_000
 """A period so long that it holds every scan."""
 
 

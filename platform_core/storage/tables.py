@@ -61,6 +61,10 @@ class Lake:
         delta = self._open(table)
         return -1 if delta is None else int(delta.version())
 
+    def versions(self) -> dict[str, int]:
+        """The present version of every table: equal before and after means that nothing was written."""
+        return {table: self.version(table) for table in self.schemas}
+
     def dataset(self, table: str, version: int | None = None) -> ds.Dataset | pa.Table:
         """The table, lazily, at a version; an empty table before its first row."""
         delta = self._open(table, version)

@@ -32,9 +32,7 @@ def settle_challenger(case: Case, decision: Decision, model: str) -> None:
     workspace, before = case.workspace, case.serving
     challenger = registry.find(workspace, model)
     champion = registry.find(workspace, before.model)
-    verdict = judge(
-        workspace, case.target, champion=champion, challenger=challenger, site=case.site, keys=case.keys
-    )
+    verdict = judge(workspace, case.target, champion=champion, challenger=challenger, site=case.site, keys=case.keys)
     facts = {"gate": verdict.to_json()}
     wanted = with_model(before, challenger)
     if not verdict.passed:

@@ -14,6 +14,14 @@ FEWEST_SERIES = 10
 """Series below which a site's intensities cannot be told from one patient's."""
 
 
+def sound_series(workspace: Workspace, site: str, target: str) -> list[str]:
+    """Keys of all series of the target's modality that passed quality, in order."""
+    modality = workspace.settings.target[target].modality
+    with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
+        rows = load(__package__, "sound_series").run(db, site=site, modality=modality)
+    return [str(key) for key in rows.column("series_key").to_pylist()]
+
+
 def unserved_series(workspace: Workspace, site: str, target: str) -> list[str]:
     """Keys of series that passed quality and that no recipe of the target has seen, in order."""
     tables = [layout.SERIES, layout.STAGE, layout.RECIPE]
@@ -31,7 +39,7 @@ def fit_reference(workspace: Workspace, target: str, *, run: str, at: datetime) 
     """
     source = workspace.settings.target[target].source_site
     workspace.site(source)
-    keys = unserved_series(workspace, source, target)
+    keys = sound_series(workspace, source, target)
     if len(keys) < FEWEST_SERIES:
         raise EmptySample(f"series of {source} for the reference of {target}", FEWEST_SERIES, len(keys))
     return fit_site_recipe(workspace, source, target, keys, run=run, at=at, reference_site=None)
@@ -51,15 +59,11 @@ def ensure_serving(workspace: Workspace, site: str, target: str, *, run: str, at
     recipe = best.recipe if site == source else _first_recipe(workspace, site, target, source, run=run, at=at)
     if recipe is None:
         return None
-    first = Serving(
-        site=site, target=target, model=best.name, recipe=recipe, calibration=best.calibration, epoch=-1
-    )
+    first = Serving(site=site, target=target, model=best.name, recipe=recipe, calibration=best.calibration, epoch=-1)
     return change_serving(workspace, first, decision_key=None, at=at, run=run)
 
 
-def _first_recipe(
-    workspace: Workspace, site: str, target: str, source: str, *, run: str, at: datetime
-) -> str | None:
+def _first_recipe(workspace: Workspace, site: str, target: str, source: str, *, run: str, at: datetime) -> str | None:
     keys = unserved_series(workspace, site, target)
     if len(keys) < FEWEST_SERIES:
         return None

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from platform_core.manifest.serving import Serving
 from platform_core.policy.decide import Decision
 from platform_core.trial.case import Case, finding_of, serve, settle
+from platform_core.trial.paired import pair
 
 MOST_LOGITS = 2.0
 """The prior may move the logits by at most this: a larger move says that something else has happened.
@@ -14,12 +16,21 @@ Proposed together with the decision table, not measured: e^2 is a change of the 
 
 
 def recalibrate(case: Case, decision: Decision) -> None:
-    """Serve the prevalence that the finding estimates, as far as the cap lets it go."""
+    """Serve the estimated prevalence, as far as the cap lets it go; refuse it if labels say that it harms."""
     before = case.serving
     assumed = before.calibration.prevalence
     prevalence = capped(assumed, assumed + float(finding_of(case)["size"]))
-    after = serve(case, replace(before, calibration=before.calibration.moved_to(prevalence)), decision)
-    settle(case, decision, status="done", before=before, after=after)
+    wanted = replace(before, calibration=before.calibration.moved_to(prevalence))
+    if does_harm(case, before, wanted):
+        settle(case, decision, status="refused", before=before, after=wanted)
+    else:
+        settle(case, decision, status="done", before=before, after=serve(case, wanted, decision))
+
+
+def does_harm(case: Case, before: Serving, wanted: Serving) -> bool:
+    """Whether log-loss on the period's labelled evaluation patients rises beyond chance; False without labels."""
+    pairs = pair(case.workspace, before, wanted, keys=case.keys)
+    return pairs.n_patients > 0 and pairs.gain().high < 0
 
 
 def capped(assumed: float, estimated: float) -> float:

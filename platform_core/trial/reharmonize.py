@@ -21,9 +21,7 @@ def settle_recipe(case: Case, decision: Decision, recipe: str) -> None:
     """Serve the recipe if its receipt says that it helps; record both ways."""
     before = case.serving
     wanted = replace(before, recipe=recipe)
-    receipt = harmonization_receipt(
-        case.workspace, case.site, case.target, before=before, after=wanted, keys=case.keys
-    )
+    receipt = harmonization_receipt(case.workspace, case.site, case.target, before=before, after=wanted, keys=case.keys)
     facts = {"receipt": receipt.to_json()}
     if receipt.helps:
         after = serve(case, wanted, decision)

@@ -1,10 +1,12 @@
 """A champion changed by a person's hand: every site's serving follows, in one go, and can go back."""
 
+from dataclasses import replace
 from datetime import datetime
 
+from platform_core.errors import BadRequest
 from platform_core.learn import registry
 from platform_core.learn.registry import ModelRef
-from platform_core.manifest.serving import change_serving, current_servings
+from platform_core.manifest.serving import change_serving, current_servings, serving_history
 from platform_core.manifest.workspace import Workspace
 from platform_core.trial.finetune import with_model
 
@@ -28,6 +30,21 @@ def roll_back(workspace: Workspace, target: str, *, run: str, at: datetime) -> s
         BadRequest: If there is no former champion.
     """
     return _serve_everywhere(workspace, registry.rollback(workspace, target, run=run, at=at), run=run, at=at)
+
+
+def restore_serving(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> str:
+    """Put one site's serving before the present one back: model, recipe and calibration.
+
+    Raises:
+        BadRequest: If the site has had only one serving.
+    """
+    workspace.site(site)
+    history = serving_history(workspace, site, target)
+    if len(history) < 2:
+        raise BadRequest(f"{site}: there is no earlier serving of {target} to go back to")
+    before = replace(history[-2], epoch=history[-1].epoch)
+    now = change_serving(workspace, before, decision_key=None, at=at, run=run)
+    return f"{site} runs {now.model} by {now.recipe} again, at prevalence {now.calibration.prevalence:.2f}"
 
 
 def _serve_everywhere(workspace: Workspace, champion: ModelRef, *, run: str, at: datetime) -> str:

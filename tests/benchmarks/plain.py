@@ -32,7 +32,7 @@ def train(workspace: Workspace, target: str, run: str, at: datetime) -> None:
     """The reference recipe and the first champion."""
     source = workspace.settings.target[target].source_site
     recipe = onboard.fit_reference(workspace, target, run=run, at=at)
-    by_recipe(workspace, source, recipe, onboard.unserved_series(workspace, source, target), run)
+    by_recipe(workspace, source, recipe, onboard.sound_series(workspace, source, target), run)
     train_source(workspace, target, recipe=recipe, run=run, at=at)
 
 

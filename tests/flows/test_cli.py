@@ -3,15 +3,17 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+Call = Callable[..., subprocess.CompletedProcess[str]]
 WRONG_CALL = 2
 
 
 @pytest.fixture
-def sitedrift(tmp_path: Path):  # type: ignore[no-untyped-def]
+def sitedrift(tmp_path: Path) -> Call:
     env = {**os.environ, "SITEDRIFT_HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path / "prefect")}
 
     def call(*words: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
@@ -29,14 +31,14 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
-def test_a_folder_without_a_workspace_is_named_with_the_remedy(sitedrift) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_without_a_workspace_is_named_with_the_remedy(sitedrift: Call) -> None:
     done = sitedrift("status")
     assert done.returncode == WRONG_CALL
     assert "holds no sitedrift.toml" in told(done)
     assert "sitedrift init" in told(done)
 
 
-def test_a_second_init_in_one_folder_is_refused(sitedrift) -> None:  # type: ignore[no-untyped-def]
+def test_a_second_init_in_one_folder_is_refused(sitedrift: Call) -> None:
     assert sitedrift("init", "w").returncode == 0
     done = sitedrift("init", "w")
     assert done.returncode == WRONG_CALL
@@ -44,7 +46,7 @@ def test_a_second_init_in_one_folder_is_refused(sitedrift) -> None:  # type: ign
 
 
 @pytest.fixture
-def made(sitedrift, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
+def made(sitedrift: Call, tmp_path: Path) -> Path:
     assert sitedrift("init", "w").returncode == 0
     return tmp_path / "w"
 
@@ -64,21 +66,23 @@ def made(sitedrift, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_a_wrong_call_says_what_was_expected(sitedrift, made: Path, words: tuple[str, ...], facts: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_a_wrong_call_says_what_was_expected(
+    sitedrift: Call, made: Path, words: tuple[str, ...], facts: list[str]
+) -> None:
     done = sitedrift(*words, cwd=made)
     assert done.returncode == WRONG_CALL
     for fact in facts:
         assert fact in told(done)
 
 
-def test_a_broken_settings_file_is_named_with_its_line(sitedrift, made: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_broken_settings_file_is_named_with_its_line(sitedrift: Call, made: Path) -> None:
     (made / "sitedrift.toml").write_text("name = \n")
     done = sitedrift("status", cwd=made)
     assert done.returncode == WRONG_CALL
     assert "line 1" in told(done)
 
 
-def test_a_key_of_another_workspace_is_refused(sitedrift, made: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_key_of_another_workspace_is_refused(sitedrift: Call, made: Path, tmp_path: Path) -> None:
     for key in (tmp_path / "home").rglob("*.key"):
         key.unlink()
     done = sitedrift("doctor", cwd=made)
@@ -86,5 +90,5 @@ def test_a_key_of_another_workspace_is_refused(sitedrift, made: Path, tmp_path: 
     assert "pseudonym key" in told(done)
 
 
-def test_status_of_an_empty_workspace_is_an_empty_list(sitedrift, made: Path) -> None:  # type: ignore[no-untyped-def]
+def test_status_of_an_empty_workspace_is_an_empty_list(sitedrift: Call, made: Path) -> None:
     assert sitedrift("status", "--json", cwd=made).stdout.strip() == "[]"

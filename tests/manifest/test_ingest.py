@@ -191,6 +191,22 @@ def test_late_slices_make_a_new_revision_and_the_old_volume_stays(
     assert stage_counts(north).to_pylist()[0]["n"] == 1
 
 
+def test_a_late_slice_waits_if_the_earlier_ones_are_gone_from_the_source(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
+) -> None:
+    """Alone it would replace a whole volume by one slice."""
+    files = write_ct(folder, z_mm=(0, 2, 4, 6, 8))
+    late = files[4].read_bytes()
+    files[4].unlink()
+    assert ingest(north).n_series == 1
+    for file in files[:4]:
+        file.unlink()
+    files[4].write_bytes(late)
+    count = ingest(north)
+    assert (count.n_waiting, count.n_new_revisions) == (1, 0)
+    assert [row["revision"] for row in north.lake.read(layout.SERIES).to_pylist()] == [1]
+
+
 def test_a_late_slice_that_leaves_a_gap_leaves_the_sound_revision_in_force(
     north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
 ) -> None:

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from tests.shift.planted import MODEL, RECIPE, Month, fill, keys_of, prepare
 
 from platform_core import layout
 from platform_core.errors import UnknownName
@@ -9,6 +8,7 @@ from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.scores import label_and_score_rows, score_rows
 from platform_core.storage.tables import rows_of
+from tests.shift.planted import MODEL, RECIPE, Month, fill, keys_of, prepare
 
 MONTH = Month(site="b", n=40)
 SCOPE = ("b", "lesion", MODEL, RECIPE)

@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 import pytest
-from tests.shift.planted import AT, MODEL, RECIPE, Month, accept, fill, keys_of, prepare
 
 from platform_core import layout
 from platform_core.errors import UnknownName
@@ -11,6 +10,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.shift.scores import label_and_score_rows
 from platform_core.shift.stage import Finding, findings, measure_shift
 from platform_core.storage.tables import rows_of
+from tests.shift.planted import AT, MODEL, RECIPE, Month, accept, fill, keys_of, prepare
 
 SOURCE = Month(site="a", n=500)
 

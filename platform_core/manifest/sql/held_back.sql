@@ -42,7 +42,7 @@ series AS (
     WHERE outcome = 'refused'
 )
 
-SELECT site, stage, reason, count(*) AS n, min(example) AS example
+SELECT site, stage, reason, count(DISTINCT example) AS n, min(example) AS example
 FROM (FROM files UNION ALL FROM series)
 GROUP BY site, stage, reason
 ORDER BY site, stage, reason

@@ -5,11 +5,11 @@
 
 WITH
 
--- each arrival as the latest run saw it; a waiting file may be accepted later
+-- each arrival as the latest run decided; a decision made anew keeps its arrived_at
 latest AS (
-    SELECT site, arrival_key, arg_max(outcome, arrived_at) AS outcome
+    SELECT site, outcome
     FROM raw__arrival
-    GROUP BY site, arrival_key
+    QUALIFY row_number() OVER (PARTITION BY site, arrival_key ORDER BY run DESC, arrived_at DESC) = 1
 )
 
 SELECT site, outcome, count(*) AS n

@@ -7,13 +7,12 @@
 
 WITH
 
--- each arrival as the latest run saw it; a waiting file may be accepted later
+-- each arrival as the latest run decided; a decision made anew keeps its arrived_at
 latest AS (
-    SELECT arrival_key, arg_max(outcome, arrived_at) AS outcome, arg_max(reason, arrived_at) AS reason,
-        max(n_bytes) AS n_bytes
+    SELECT outcome, reason, n_bytes
     FROM raw__arrival
     WHERE site = $site
-    GROUP BY arrival_key
+    QUALIFY row_number() OVER (PARTITION BY arrival_key ORDER BY run DESC, arrived_at DESC) = 1
 )
 
 SELECT outcome, reason, count(*) AS n, sum(n_bytes)::BIGINT AS n_bytes
