@@ -1,6 +1,7 @@
 """The whole story on a digital phantom: three sites, two months, every verdict earned by measurement."""
 
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 from rich.console import Console
@@ -38,7 +39,7 @@ SETTINGS = Path(__file__).with_name("demo.toml")
 def tell(folder: Path, *, seed: int, scale: float) -> Workspace:
     """Make a workspace under `folder`, live through two months, print what happened."""
     console = Console()
-    workspace = prepare(folder)
+    workspace = prepare(folder, seed)
     cohorts = default_cohorts(scale)
     for month in (1, 2):
         _say(console, f"Month {month}: three hospitals send DICOM ...")
@@ -50,8 +51,10 @@ def tell(folder: Path, *, seed: int, scale: float) -> Workspace:
     return workspace
 
 
-def prepare(folder: Path) -> Workspace:
+def prepare(folder: Path, seed: int) -> Workspace:
     """An empty workspace with the demo's target and sites; an older demo in the same folder is removed.
+
+    Its pseudonym key comes from the seed, as keys decide which patients train and which evaluate.
 
     Raises:
         BadRequest: If the folder holds something else.
@@ -61,7 +64,9 @@ def prepare(folder: Path) -> Workspace:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / MARK).touch()
-    workspace = create_workspace(folder / "workspace", key_fingerprint=create_key("demo"))
+    workspace = create_workspace(
+        folder / "workspace", key_fingerprint=create_key("demo", secret=sha256(f"demo {seed}".encode()).digest())
+    )
     settings = Path(workspace.uri) / "sitedrift.toml"
     settings.write_text(settings.read_text(encoding="utf-8") + SETTINGS.read_text(encoding="utf-8"), encoding="utf-8")
     for site in default_cohorts():

@@ -84,7 +84,7 @@ class Door:
         return hmac.new(self.secret, message.encode(), hashlib.sha256).digest()
 
 
-def create_key(name: str) -> str:
+def create_key(name: str, *, secret: bytes | None = None) -> str:
     """Make the secret of a new workspace and return its fingerprint.
 
     The key goes to a file that only its owner can read. With `SITEDRIFT_KEY` set that key
@@ -92,6 +92,7 @@ def create_key(name: str) -> str:
 
     Args:
         name: The workspace it is for; a note in the file, not part of the key.
+        secret: The key itself, for synthetic data that must come out the same twice; by default it is drawn.
 
     Raises:
         WrongKey: If `SITEDRIFT_KEY` is no key.
@@ -99,9 +100,11 @@ def create_key(name: str) -> str:
     environment = Environment()
     if environment.key is not None:
         return _fingerprint(_parse(environment.key, "in SITEDRIFT_KEY"))
-    secret = secrets.token_bytes(KEY_BYTES)
+    secret = secret or secrets.token_bytes(KEY_BYTES)
     fingerprint = _fingerprint(secret)
     file = _key_file(environment, fingerprint)
+    if file.exists():
+        return fingerprint
     private_folder(file.parent)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as out:

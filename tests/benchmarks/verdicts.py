@@ -64,7 +64,7 @@ def tell(seed: int, scale: float) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         os.environ["SITEDRIFT_HOME"] = f"{place}/home"
-        workspace, cohorts = prepare(Path(place) / "demo"), default_cohorts(scale)
+        workspace, cohorts = prepare(Path(place) / "demo", seed), default_cohorts(scale)
         sites = [SOURCE, *sorted(set(cohorts) - {SOURCE})]
         for month in (1, 2):
             started, at = time.monotonic(), clock.now()
