@@ -45,6 +45,14 @@ def test_a_feature_of_tomorrow_widens_the_table(lake: Lake) -> None:
     assert [r["noise_hu"] for r in rows] == [None, 1.5]
 
 
+def test_a_column_promised_later_reads_as_null(lake: Lake) -> None:
+    lake.append("core__thing", things(1), transaction="a")
+    newer = Lake(lake.uri, {"core__thing": THING.append(pa.field("colour", pa.string()))})
+    assert newer.read("core__thing").to_pylist() == [{"site": "north", "value": 1, "colour": None}]
+    with newer.connect() as db:
+        assert db.sql("SELECT colour FROM core__thing").fetchall() == [(None,)]
+
+
 def test_a_promised_column_may_not_be_missing(lake: Lake) -> None:
     with pytest.raises(SchemaMismatch, match="missing value"):
         lake.append("core__thing", pa.table({"site": ["north"]}), transaction="a")

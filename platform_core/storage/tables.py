@@ -66,11 +66,16 @@ class Lake:
         return {table: self.version(table) for table in self.schemas}
 
     def dataset(self, table: str, version: int | None = None) -> ds.Dataset | pa.Table:
-        """The table, lazily, at a version; an empty table before its first row."""
+        """The table, lazily, at a version; an empty table before its first row.
+
+        Columns that were promised after its rows were written read as null.
+        """
         delta = self._open(table, version)
         if delta is None:
             return self.schemas[table].empty_table()
-        return delta.to_pyarrow_dataset()
+        data = delta.to_pyarrow_dataset()
+        newer = [field for field in self.schemas[table] if field.name not in data.schema.names]
+        return data.replace_schema(pa.schema([*data.schema, *newer])) if newer else data
 
     def read(self, table: str, where: ds.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
         """Rows that meet `where`, with all columns or those named."""
