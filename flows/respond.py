@@ -35,6 +35,8 @@ def reharmonize(case: Case, decided: Next) -> None:
 def fine_tune(case: Case, decided: Next) -> None:
     """A challenger, predicted on every site that the champion serves, then gated."""
     model = site.train_challenger(case, decided)
+    if model is None:
+        return
     for serving in site.servings(case.uri, case.target):
         stages.predict(case.uri, replace(serving, model=model), case.run)
     site.settle_challenger(case, decided, model)

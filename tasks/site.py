@@ -91,8 +91,8 @@ def settle_recipe(case: Case, decided: Next, recipe: str) -> None:
 
 
 @task(task_run_name="fine-tune for {case.site}")
-def train_challenger(case: Case, decided: Next) -> str:
-    """Train a challenger by the decided strategy; returns `model@version`."""
+def train_challenger(case: Case, decided: Next) -> str | None:
+    """Train a challenger by the decided strategy; `model@version`, or None if labels do not suffice."""
     from platform_core.trial import finetune as trial
 
     return trial.train_challenger(case, decided.decision)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from platform_core.errors import EmptySample
 from platform_core.learn import registry
 from platform_core.learn.registry import ModelRef
 from platform_core.learn.train import fine_tune
@@ -11,19 +12,27 @@ from platform_core.trial.case import Case, serve, settle
 from platform_core.trial.gate import judge
 
 
-def train_challenger(case: Case, decision: Decision) -> str:
-    """Train by the decided strategy on the period's labelled scans; returns `model@version`."""
+def train_challenger(case: Case, decision: Decision) -> str | None:
+    """Train by the decided strategy on the period's labelled scans.
+
+    Returns:
+        `model@version`; None if labels do not suffice, which settles the decision as refused.
+    """
     assert decision.strategy is not None, "a fine-tuning is decided with its strategy"
-    made = fine_tune(
-        case.workspace,
-        case.target,
-        case.site,
-        strategy=decision.strategy,
-        keys=case.keys,
-        recipe=case.serving.recipe,
-        run=case.run,
-        at=case.at,
-    )
+    try:
+        made = fine_tune(
+            case.workspace,
+            case.target,
+            case.site,
+            strategy=decision.strategy,
+            keys=case.keys,
+            recipe=case.serving.recipe,
+            run=case.run,
+            at=case.at,
+        )
+    except EmptySample as error:
+        settle(case, decision, status="refused", before=case.serving, facts={"refused": str(error)})
+        return None
     return made.name
 
 

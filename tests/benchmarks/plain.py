@@ -79,6 +79,8 @@ def _reharmonize(case: Case, decided: Next) -> None:
 
 def _fine_tune(case: Case, decided: Next) -> None:
     model = finetune.train_challenger(case, decided.decision)
+    if model is None:
+        return
     for serving in current_servings(case.workspace, case.target):
         predict(case.workspace, replace(serving, model=model), case.run)
     finetune.settle_challenger(case, decided.decision, model)
