@@ -233,7 +233,9 @@ def model_list(workspace: Where = ".", as_json: AsJson = False) -> None:
     """Every model version with its alias."""
     from platform_core.learn.registry import models
 
-    _show([model.facts for model in models(_open(workspace))], as_json)
+    columns = ("name", "alias", "strategy", "parent", "recipe", "created_at")
+    rows = [model.facts for model in models(_open(workspace))]
+    _show(rows if as_json else [{name: row[name] for name in columns} for row in rows], as_json)
 
 
 @model_app.command("show")
