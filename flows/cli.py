@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -172,15 +173,14 @@ def train(
 ) -> None:
     """Train the target's source model on its source site, from nothing."""
     here = _open(workspace)
-    _known_target(here, target)
+    here.target(target)
     _set_up_prefect()
     from flows.start import start_training
     from platform_core.learn.registry import find
 
     made = find(here, start_training(here, target))
-    typer.echo(
-        f"{made.name} is the {made.alias}. Next: sitedrift run (a challenger: sitedrift model promote {made.name})"
-    )
+    then = "sitedrift run" if made.alias == "champion" else f"sitedrift model promote {made.name}"
+    typer.echo(f"{made.name} is the {made.alias}. Next: {then}")
 
 
 @app.command()
@@ -249,7 +249,9 @@ def model_show(model: str, workspace: Where = ".") -> None:
 @model_app.command("promote")
 def model_promote(model: str, workspace: Where = ".") -> None:
     """Make a version champion by hand; the present champion becomes `former`."""
-    _change_alias("promote", workspace, model)
+    from platform_core.trial.rollout import promote_by_hand
+
+    _change(workspace, promote_by_hand, model)
 
 
 @model_app.command("rollback")
@@ -259,13 +261,12 @@ def model_rollback(
     workspace: Where = ".",
 ) -> None:
     """Put the former champion back, on every site; with --site, that site's serving before the present one."""
-    if site is None:
-        return _change_alias("rollback", workspace, target)
-    from platform_core import clock
-    from platform_core.trial.rollout import restore_serving
+    from platform_core.trial.rollout import restore_serving, roll_back
 
-    at = clock.now()
-    return typer.echo(restore_serving(_open(workspace), site, target, run=clock.new_run(at), at=at))
+    if site is None:
+        _change(workspace, roll_back, target)
+    else:
+        _change(workspace, restore_serving, site, target)
 
 
 @app.command()
@@ -354,20 +355,12 @@ def _is_any_source_empty(workspace: "Workspace", names: list[str]) -> bool:
     return is_any_empty
 
 
-def _known_target(workspace: "Workspace", target: str) -> None:
-    from platform_core.errors import UnknownName
-
-    if target not in workspace.settings.target:
-        raise UnknownName("target", target, workspace.settings.target)
-
-
-def _change_alias(verb: str, workspace: str, name: str) -> None:
+def _change(workspace: str, change: Callable[..., str], *names: str) -> None:
+    """Change what sites run, now and by hand, and say what it came to."""
     from platform_core import clock
-    from platform_core.trial import rollout
 
     at = clock.now()
-    change = {"promote": rollout.promote_by_hand, "rollback": rollout.roll_back}[verb]
-    typer.echo(change(_open(workspace), name, run=clock.new_run(at), at=at))
+    typer.echo(change(_open(workspace), *names, run=clock.new_run(at), at=at))
 
 
 def _set_up_prefect() -> None:

@@ -178,10 +178,7 @@ def _harmonize(
 
 
 def _recipe_of(workspace: Workspace, target: str) -> Recipe:
-    targets = workspace.settings.target
-    if target not in targets:
-        raise UnknownName("target", target, targets)
-    return parse_recipe(targets[target].recipe, where=f"target.{target}.recipe")
+    return parse_recipe(workspace.target(target).recipe, where=f"target.{target}.recipe")
 
 
 def _spread(rows: Sequence[Row], n: int) -> list[Row]:

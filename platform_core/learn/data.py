@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.errors import BadRequest, UnknownName, UnreadableScan
+from platform_core.errors import BadRequest, UnreadableScan
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.serving import current_serving
@@ -68,20 +68,13 @@ class Loaded:
     """series_key to a short stable code."""
 
 
-def target_settings(workspace: Workspace, target: str) -> TargetSettings:
-    """The settings of one task; raises `UnknownName` with those that exist."""
-    if target not in workspace.settings.target:
-        raise UnknownName("target", target, workspace.settings.target)
-    return workspace.settings.target[target]
-
-
 def source_recipe(workspace: Workspace, target: str) -> str:
     """The recipe that the source site is served by, else the one it was last fitted with.
 
     Raises:
         BadRequest: If the target has a recipe that was never fitted at the source site.
     """
-    settings = target_settings(workspace, target)
+    settings = workspace.target(target)
     serving = current_serving(workspace, settings.source_site, target)
     if serving is not None:
         return serving.recipe
@@ -145,7 +138,7 @@ def read_labels(workspace: Workspace, target: str, site: str) -> dict[str, int]:
 
     A value that is neither class (`uncertain`, say) counts as no label.
     """
-    classes = target_settings(workspace, target).classes
+    classes = workspace.target(target).classes
     table = labels_in_force(workspace, target)
     rows = table.filter(pc.field("site") == site).to_pylist()
     return {row["series_key"]: classes.index(row["value"]) for row in rows if row["value"] in classes}

@@ -8,7 +8,7 @@ import torch
 
 from platform_core import layout
 from platform_core.learn.bundle import Bundle, read_bundle
-from platform_core.learn.data import Loaded, find_scans, load_scans, target_settings
+from platform_core.learn.data import Loaded, find_scans, load_scans
 from platform_core.learn.fit import logits_and_embeddings
 from platform_core.learn.registry import find
 from platform_core.manifest.schemas import PREDICTION
@@ -41,7 +41,7 @@ def predict_shard(
         UnknownName: If there is no such target or model.
         BadInput: If a file of the model is missing or was changed.
     """
-    settings = target_settings(workspace, target)
+    settings = workspace.target(target)
     bundle = read_bundle(workspace, find(workspace, model).bundle_uri)
     owed = sorted(set(keys) & set(pending(workspace, site, STAGE, recipe=recipe, model=model)))
     scans = find_scans(workspace, target, site, recipe, keys=owed)

@@ -20,7 +20,6 @@ from platform_core.learn.data import (
     in_part,
     load_scans,
     source_recipe,
-    target_settings,
 )
 from platform_core.learn.networks import Classifier, build_network
 from platform_core.learn.registry import ModelRef, champion
@@ -47,7 +46,7 @@ def train_source(workspace: Workspace, target: str, *, run: str, at: datetime, r
         UnknownName: If there is no such target.
         EmptySample: If labelled patients, or patients of one class, are too few.
     """
-    settings = target_settings(workspace, target)
+    settings = workspace.target(target)
     site = settings.source_site
     workspace.site(site)
     recipe = recipe or source_recipe(workspace, target)
@@ -96,7 +95,7 @@ def fine_tune(
         BadRequest: If the target has no champion yet.
         EmptySample: If labelled patients, or patients of one class, are too few.
     """
-    settings = target_settings(workspace, target)
+    settings = workspace.target(target)
     workspace.site(site)
     chosen = STRATEGIES[strategy]
     parent = champion(workspace, target)
@@ -121,13 +120,13 @@ def fine_tune(
 
 
 def _new_network(workspace: Workspace, target: str) -> Classifier:
-    settings = target_settings(workspace, target)
+    settings = workspace.target(target)
     return build_network(settings.network, settings.dimensions, seed=settings.train.seed)
 
 
 def _source_scans(workspace: Workspace, target: str, *, without: set[str]) -> list[Scan]:
     """Labelled scans of the source site by its own recipe."""
-    site = target_settings(workspace, target).source_site
+    site = workspace.target(target).source_site
     found = _labelled(find_scans(workspace, target, site, source_recipe(workspace, target)))
     return [scan for scan in found if scan.series_key not in without]
 
@@ -138,7 +137,7 @@ def _some(scans: Sequence[Scan], share: float) -> list[Scan]:
 
 
 def _load(workspace: Workspace, target: str, scans: Sequence[Scan]) -> Loaded:
-    settings = target_settings(workspace, target)
+    settings = workspace.target(target)
     return load_scans(workspace, scans, settings, framing_of(settings))
 
 

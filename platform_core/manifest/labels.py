@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.errors import BadInput, NoSuchPlace, SchemaMismatch, UnknownName
+from platform_core.errors import BadInput, NoSuchPlace, SchemaMismatch
 from platform_core.manifest.book import Entry, open_book
 from platform_core.manifest.door import Door, open_door
 from platform_core.manifest.index import Row, by_file, day_of, read_rows
@@ -92,7 +92,7 @@ def import_labels(
     """
     del at
     workspace.site(site)
-    classes = _classes(workspace, target)
+    classes = workspace.target(target).classes
     if not file.is_file():
         raise NoSuchPlace(str(file), "a CSV of labels", "correct the name of the file")
     rows = read_rows(file, [value_column])
@@ -121,13 +121,6 @@ def labels_in_force(workspace: Workspace, target: str) -> pa.Table:
     """The label that counts for each series: (site, series_key, value, sampling_probability)."""
     with workspace.lake.connect([layout.LABEL]) as db:
         return load(HERE, "labels_in_force").run(db, target=target)
-
-
-def _classes(workspace: Workspace, target: str) -> tuple[str, ...]:
-    targets = workspace.settings.target
-    if target not in targets:
-        raise UnknownName("target", target, targets)
-    return targets[target].classes
 
 
 def _as_classes(values: Iterable[str], classes: Sequence[str]) -> dict[str, str]:

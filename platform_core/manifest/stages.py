@@ -30,15 +30,6 @@ class StageCount:
     n_done: int = 0
     n_refused: int = 0
 
-    def __add__(self, other: "StageCount") -> "StageCount":
-        return StageCount(
-            site=self.site,
-            stage=self.stage,
-            n_in=self.n_in + other.n_in,
-            n_done=self.n_done + other.n_done,
-            n_refused=self.n_refused + other.n_refused,
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:

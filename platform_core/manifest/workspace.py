@@ -10,7 +10,7 @@ from platform_core.errors import BadRequest, BadSetting, NotAWorkspace, UnknownN
 from platform_core.imaging.nifti import decode_volume, encode_volume, volume_sha256
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.schemas import SCHEMAS
-from platform_core.settings import NAME, Settings, SiteSettings, read_settings, read_site
+from platform_core.settings import NAME, Settings, SiteSettings, TargetSettings, read_settings, read_site
 from platform_core.storage.objects import Objects, open_objects
 from platform_core.storage.tables import Lake
 
@@ -52,6 +52,12 @@ class Workspace:
         if name not in self.sites:
             raise UnknownName("site", name, self.sites)
         return self.sites[name]
+
+    def target(self, name: str) -> TargetSettings:
+        """One task's settings; raises `UnknownName` with those that exist."""
+        if name not in self.settings.target:
+            raise UnknownName("target", name, self.settings.target)
+        return self.settings.target[name]
 
     def read_volume(self, volume_uri: str) -> Volume:
         """The stored volume at a path relative to the workspace."""

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from platform_core import layout
-from platform_core.errors import UnknownName
 from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.splits import Part, part_of
 from platform_core.manifest.workspace import Workspace
@@ -88,12 +87,11 @@ def score_rows(
     Raises:
         UnknownName: If there is no such target.
     """
-    if target not in workspace.settings.target:
-        raise UnknownName("target", target, workspace.settings.target)
+    classes = workspace.target(target).classes
     with workspace.lake.connect([layout.SERIES, layout.PREDICTION]) as db:
         db.register("label_in_force", labels_in_force(workspace, target))
         rows = load(HERE, "scored_series").run(db, site=site, target=target, model=model, recipe=recipe)
-    scans = _arrays(rows, workspace.settings.target[target].classes)
+    scans = _arrays(rows, classes)
     if keys is not None:
         scans = scans.where(np.isin(scans.series_key, np.asarray(keys, dtype=np.str_)))
     return scans if part is None else scans.of_part(part, workspace.settings.split)

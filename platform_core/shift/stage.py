@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.errors import UnknownName
 from platform_core.manifest.schemas import FINDING, SHIFT
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.bound import Bound
@@ -74,8 +73,8 @@ def measure_shift(
     Raises:
         UnknownName: If there is no such target.
     """
-    if target is not None and target not in workspace.settings.target:
-        raise UnknownName("target", target, workspace.settings.target)
+    if target is not None:
+        workspace.target(target)
     known = {finding.finding_key: finding for finding in findings(workspace, site)}
     every = read_inputs(workspace, site, target)
     return [known.get(inputs.key) or _find(inputs, run) for inputs in every]

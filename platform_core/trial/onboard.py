@@ -16,18 +16,17 @@ FEWEST_SERIES = 10
 
 def sound_series(workspace: Workspace, site: str, target: str) -> list[str]:
     """Keys of all series of the target's modality that passed quality, in order."""
-    modality = workspace.settings.target[target].modality
-    with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
-        rows = load(__package__, "sound_series").run(db, site=site, modality=modality)
-    return [str(key) for key in rows.column("series_key").to_pylist()]
+    return _keys(workspace, "sound_series", site=site, modality=workspace.target(target).modality)
 
 
 def unserved_series(workspace: Workspace, site: str, target: str) -> list[str]:
     """Keys of series that passed quality and that no recipe of the target has seen, in order."""
-    tables = [layout.SERIES, layout.STAGE, layout.RECIPE]
-    modality = workspace.settings.target[target].modality
-    with workspace.lake.connect(tables) as db:
-        rows = load(__package__, "unserved_series").run(db, site=site, target=target, modality=modality)
+    return _keys(workspace, "unserved_series", site=site, target=target, modality=workspace.target(target).modality)
+
+
+def _keys(workspace: Workspace, query: str, **params: str) -> list[str]:
+    with workspace.lake.connect([layout.SERIES, layout.STAGE, layout.RECIPE]) as db:
+        rows = load(__package__, query).run(db, **params)
     return [str(key) for key in rows.column("series_key").to_pylist()]
 
 
@@ -37,7 +36,7 @@ def fit_reference(workspace: Workspace, target: str, *, run: str, at: datetime) 
     Raises:
         EmptySample: If the source site has too few series of the target's modality.
     """
-    source = workspace.settings.target[target].source_site
+    source = workspace.target(target).source_site
     workspace.site(source)
     keys = sound_series(workspace, source, target)
     if len(keys) < FEWEST_SERIES:
@@ -55,7 +54,7 @@ def ensure_serving(workspace: Workspace, site: str, target: str, *, run: str, at
     best = champion(workspace, target)
     if present is not None or best is None:
         return present
-    source = workspace.settings.target[target].source_site
+    source = workspace.target(target).source_site
     recipe = best.recipe if site == source else _first_recipe(workspace, site, target, source, run=run, at=at)
     if recipe is None:
         return None

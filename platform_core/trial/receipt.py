@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow.dataset as ds
 
 from platform_core import layout
-from platform_core.learn.data import source_recipe, target_settings
+from platform_core.learn.data import source_recipe
 from platform_core.learn.registry import find
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.stages import series_rows
@@ -102,7 +102,7 @@ def harmonization_receipt(
     """
     chosen = _first_of_each_patient(series_rows(workspace, site, keys))
     scans = [row["series_key"] for row in chosen]
-    source = target_settings(workspace, target).source_site
+    source = workspace.target(target).source_site
     reference = _features(
         workspace, source, source_recipe(workspace, target), _reference_keys(workspace, target, before, chosen)
     )
@@ -140,7 +140,7 @@ def _reference_keys(
     workspace: Workspace, target: str, serving: Serving, scans: Sequence[dict[str, Any]]
 ) -> tuple[str, ...]:
     """The first scan of every patient of the reference in the stratum of the scans; strata are never mixed."""
-    settings = target_settings(workspace, target)
+    settings = workspace.target(target)
     made_at = find(workspace, serving.model).created_at
     samples = reference_samples(
         workspace, settings.source_site, settings.modality, observed_before=None, ingested_by=made_at

@@ -11,7 +11,7 @@ from platform_core.trial.receipt import harmonization_receipt
 def refit_recipe(case: Case) -> str:
     """Fit the recipe to the case's period; returns its name."""
     workspace = case.workspace
-    source = workspace.settings.target[case.target].source_site
+    source = workspace.target(case.target).source_site
     return fit_site_recipe(
         workspace, case.site, case.target, case.keys, run=case.run, at=case.at, reference_site=source
     )

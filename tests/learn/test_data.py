@@ -19,7 +19,6 @@ from platform_core.learn.data import (
     frame,
     framing_of,
     load_scans,
-    target_settings,
 )
 from platform_core.manifest.stages import Verdict, record_stage
 from platform_core.manifest.workspace import Workspace
@@ -91,7 +90,7 @@ def test_the_window_is_that_of_the_recipe(with_target: Workspace) -> None:
 
 def test_an_unknown_target_is_named_with_those_that_exist(with_target: Workspace) -> None:
     with pytest.raises(UnknownName, match="lesion"):
-        target_settings(with_target, "nodule")
+        with_target.target("nodule")
 
 
 def test_a_series_that_quality_refused_is_not_found(with_target: Workspace, plant: Plant) -> None:
