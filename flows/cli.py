@@ -86,6 +86,7 @@ def site_add(
     from platform_core.manifest.workspace import add_site
     from platform_core.settings import site_settings
     from platform_core.sources import SOURCES
+    from platform_core.sources.contract import list_items
 
     here = _open(workspace)
     place = source if "://" in source else str(Path(source).resolve())
@@ -97,7 +98,7 @@ def site_add(
         body_part=body_part,
         index=None if index is None else str(index.resolve()),
     )
-    next(SOURCES[kind].items(settings), None)  # a place that is not there is refused now
+    next(list_items(SOURCES[kind], settings), None)  # a place that is not there is refused now
     add_site(here, name, settings)
     typer.echo(f"Added {name}. Next: sitedrift run {name}")
 
@@ -345,11 +346,12 @@ def _source_first(workspace: "Workspace", names: list[str]) -> list[str]:
 def _is_any_source_empty(workspace: "Workspace", names: list[str]) -> bool:
     """Tell of every source without a file; one that does not exist raises `NoSuchPlace`."""
     from platform_core.sources import SOURCES
+    from platform_core.sources.contract import list_items
 
     is_any_empty = False
     for name in names:
         settings = workspace.site(name)
-        if next(SOURCES[settings.source].items(settings), None) is None:
+        if next(list_items(SOURCES[settings.source], settings), None) is None:
             typer.secho(f"{name}: expected scans in {settings.path}, found none; is the path right?", err=True)
             is_any_empty = True
     return is_any_empty

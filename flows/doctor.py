@@ -29,12 +29,13 @@ def _workspace(uri: str) -> Iterator[str]:
     from platform_core.manifest.door import open_door
     from platform_core.manifest.workspace import open_workspace
     from platform_core.sources import SOURCES
+    from platform_core.sources.contract import list_items
 
     workspace = open_workspace(uri)
     open_door(workspace)
     for settings in workspace.sites.values():
         try:
-            next(SOURCES[settings.source].items(settings), None)
+            next(list_items(SOURCES[settings.source], settings), None)
         except PlatformError as error:
             yield str(error)
     for name, target in workspace.settings.target.items():

@@ -16,6 +16,7 @@
         NoSuchPlace                  a folder or file that does not exist
       Unavailable                    the world is down; try again                     retryable
         StorageUnavailable           a table or object store did not answer
+        SiteUnavailable              a site's source did not answer
 
 Each class keeps its facts as attributes, so a caller never parses a message.
 Messages name sites and pseudonymous keys, never a patient.
@@ -184,3 +185,14 @@ class StorageUnavailable(Unavailable):
 
     def __str__(self) -> str:
         return f"cannot reach {self.uri}: {self.reason}"
+
+
+class SiteUnavailable(Unavailable):
+    """A site's source did not answer; `what` never holds an address of a scan."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what, self.reason = what, reason
+        super().__init__(what, reason)
+
+    def __str__(self) -> str:
+        return f"{self.what} did not answer: {self.reason}; run again"

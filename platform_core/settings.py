@@ -162,6 +162,10 @@ class SiteSettings(_Section):
     body_part: str | None = None
     index: str | None = None
     """For plain images: a CSV at the door with columns file, patient_id and, if known, view and acquired_on."""
+    quiet_s: float = Field(default=60.0, ge=0)
+    """Seconds in which nothing of a series may have changed before it is taken in: it may still be arriving."""
+    secret_env: str | None = None
+    """Name of the environment variable that holds what the source asks for (`user:password`, or a token)."""
     onboarded_on: date | None = None
 
 

@@ -21,7 +21,7 @@ from platform_core.manifest.book import Entry, Group
 from platform_core.manifest.index import read_index
 from platform_core.manifest.place import Place, bytes_of, enter, entry_of, vanished
 from platform_core.manifest.workspace import Workspace
-from platform_core.sources.contract import Item
+from platform_core.sources.contract import Item, list_items
 
 IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz", ".npz")
 
@@ -51,7 +51,7 @@ def discover(workspace: Workspace, site: str, *, run: str, at: datetime) -> Disc
     _check_settings(place)
     known = place.book.read()
     recorded = recorded_keys(workspace, site) if known else frozenset()
-    listed = list(place.source.items(place.settings))
+    listed = list(list_items(place.source, place.settings))
     new = [item for item in listed if not _is_known(place, item, known.get(item.address), recorded)]
     groups: dict[str, list[Item]] = {}
     aside: list[Arrival] = []

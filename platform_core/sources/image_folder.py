@@ -16,22 +16,26 @@ import numpy as np
 from platform_core.errors import NoSuchPlace
 from platform_core.imaging.volume import Voxels
 from platform_core.settings import SiteSettings
-from platform_core.sources.contract import Item, Source
+from platform_core.sources.contract import Item, Page, Source
 from platform_core.sources.files import list_files, read_file
 
 SUFFIX = "_images"
 
 
-def _items(settings: SiteSettings) -> Iterator[Item]:
+def _pages(settings: SiteSettings, _cursor: str) -> Iterator[Page]:
     root, archive, split = _place(settings)
     if archive is not None:
-        yield from _members(root, archive, (root / archive).stat().st_mtime_ns, split)
+        yield Page(tuple(_members(root, archive, (root / archive).stat().st_mtime_ns, split)))
         return
-    for item in list_files(root):
-        if item.address.endswith(".npz"):
-            yield from _members(root, item.address, item.modified_ns, None)
-        else:
-            yield item
+    for page in list_files(root):
+        yield Page(tuple(item for found in page.items for item in _unfolded(root, found)))
+
+
+def _unfolded(root: Path, item: Item) -> Iterator[Item]:
+    if item.address.endswith(".npz"):
+        yield from _members(root, item.address, item.modified_ns, None)
+    else:
+        yield item
 
 
 def _open(settings: SiteSettings, address: str) -> bytes:
@@ -49,6 +53,10 @@ def _open(settings: SiteSettings, address: str) -> bytes:
     out = BytesIO()
     np.save(out, image, allow_pickle=False)
     return out.getvalue()
+
+
+def _head(settings: SiteSettings, address: str, n_bytes: int) -> bytes:
+    return _open(settings, address)[:n_bytes]
 
 
 def _place(settings: SiteSettings) -> tuple[Path, str | None, str | None]:
@@ -92,4 +100,4 @@ def _stack(path: Path, modified_ns: int, key: str) -> Voxels:  # noqa: ARG001 - 
         return np.asarray(archive[key])
 
 
-IMAGE_FOLDER = Source(name="image_folder", holds="image", items=_items, open=_open)
+IMAGE_FOLDER = Source(name="image_folder", holds="image", pages=_pages, open=_open, head=_head)

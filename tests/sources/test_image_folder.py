@@ -6,6 +6,7 @@ import pytest
 
 from platform_core.errors import NoSuchPlace
 from platform_core.settings import SiteSettings
+from platform_core.sources.contract import list_items
 from platform_core.sources.image_folder import IMAGE_FOLDER
 
 
@@ -18,7 +19,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def addresses(path: str) -> list[str]:
-    return [item.address for item in IMAGE_FOLDER.items(SiteSettings(path=path))]
+    return [item.address for item in list_items(IMAGE_FOLDER, SiteSettings(path=path))]
 
 
 def test_members_of_an_archive_are_items(archive: Path) -> None:
