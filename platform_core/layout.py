@@ -15,6 +15,7 @@ NATIVE = "native"
 
 ARRIVAL = "raw__arrival"
 SERIES = "core__series"
+PATIENT_MERGE = "core__patient_merge"
 STAGE = "core__stage"
 LABEL = "core__label"
 RECIPE = "core__recipe"

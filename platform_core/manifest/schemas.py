@@ -80,6 +80,16 @@ SERIES = _table(
     RUN,
 )
 
+PATIENT_MERGE = _table(
+    "one patient key that a corrected identity put under another",
+    SITE,
+    ("patient_key", TEXT, "as `core__series` was written with"),
+    ("kept_key", TEXT, "the key that every reader sees instead; never itself put under another"),
+    ("epoch", WHOLE, "0, 1, ... one per merge; of the rows of a patient_key the last counts"),
+    ("merged_at", MOMENT, ""),
+    RUN,
+)
+
 STAGE = _table(
     "one series at one stage",
     SITE,
@@ -278,6 +288,7 @@ SERVING = _table(
 SCHEMAS: dict[str, pa.Schema] = {
     layout.ARRIVAL: ARRIVAL,
     layout.SERIES: SERIES,
+    layout.PATIENT_MERGE: PATIENT_MERGE,
     layout.STAGE: STAGE,
     layout.LABEL: LABEL,
     layout.RECIPE: FITTED_RECIPE,

@@ -10,9 +10,10 @@ from platform_core.errors import BadRequest, BadSetting, NotAWorkspace, UnknownN
 from platform_core.imaging.nifti import decode_volume, encode_volume, volume_sha256
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.schemas import SCHEMAS
+from platform_core.queries import load
 from platform_core.settings import NAME, Settings, SiteSettings, TargetSettings, read_settings, read_site
 from platform_core.storage.objects import Objects, open_objects
-from platform_core.storage.tables import Lake
+from platform_core.storage.tables import Correction, Lake
 
 TEMPLATE = Path(__file__).with_name("sitedrift.toml.template")
 
@@ -39,8 +40,10 @@ class Workspace:
 
     @cached_property
     def lake(self) -> Lake:
-        """The tables."""
-        return Lake(f"{self.uri}/{layout.LAKE}", SCHEMAS)
+        """The tables; readers of `core__series` see the patient that a merge has kept."""
+        merged = load("platform_core.manifest", "merged_series").text
+        corrections = {layout.SERIES: Correction(layout.PATIENT_MERGE, merged)}
+        return Lake(f"{self.uri}/{layout.LAKE}", SCHEMAS, corrections)
 
     @cached_property
     def objects(self) -> Objects:

@@ -8,7 +8,7 @@ Arrow (the `delta` extension of DuckDB cannot be had in a closed network).
 import random
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -22,16 +22,29 @@ from platform_core.queries import Connection, connect
 N_ATTEMPTS = 12
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """How rows of one table change what is seen of another; nothing that was written is touched.
+
+    `statement` reads both tables, the corrected one as `<table>_as_written`, and returns all its columns.
+    """
+
+    told_by: str
+    statement: str
+
+
 @dataclass(frozen=True)
 class Lake:
     """The tables of one workspace.
 
     `schemas` says what a table looks like before its first row; tables with a `site`
-    column are partitioned by it.
+    column are partitioned by it. `corrections`, by table, count in `connect`; `read` and
+    `dataset` give the rows as they were written.
     """
 
     uri: str
     schemas: Mapping[str, pa.Schema]
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
 
     def append(self, table: str, rows: pa.Table, *, transaction: str) -> int:
         """Append rows once; returns how many were written, 0 if `transaction` had landed before.
@@ -85,8 +98,15 @@ class Lake:
         return data.to_table(columns=columns, filter=where)
 
     def connect(self, tables: Iterable[str] | None = None) -> Connection:
-        """A DuckDB connection in which each table is a view under its own name."""
-        return connect({table: self.dataset(table) for table in (self.schemas if tables is None else tables)})
+        """A DuckDB connection in which each table is a view under its own name, corrected where it is to be."""
+        wanted = dict.fromkeys(self.schemas if tables is None else tables)
+        told = {name: self.corrections[name] for name in wanted if name in self.corrections}
+        told = {name: correction for name, correction in told.items() if self.version(correction.told_by) >= 0}
+        views = {name: self.dataset(name) for name in (*wanted, *(c.told_by for c in told.values()))}
+        db = connect({f"{name}_as_written" if name in told else name: rows for name, rows in views.items()})
+        for name, correction in told.items():
+            db.sql(correction.statement).create_view(name)
+        return db
 
     def _path(self, table: str) -> str:
         return f"{self.uri}/{table}"
