@@ -29,7 +29,7 @@ ROOMS = (
 )
 RESTRICTED = {
     "duckdb": set(GROUND),
-    "boto3": {"storage"},
+    "boto3": {"storage", "sources"},
     "deltalake": {"storage"},
     "SimpleITK": {"imaging", "harmonize", "features", "phantom"},
     "pydicom": {"dicom", "phantom"},

@@ -15,7 +15,9 @@ class Item:
     n_bytes: int
     """Size; -1 where the place does not tell (a DICOMweb server)."""
     modified_ns: int
-    """When these bytes came to lie here, ns since 1970: of a folder the change time, which no copying tool can set."""
+    """When these bytes came to lie here, ns since 1970: of a folder the change time, which no copying tool can set.
+
+    0 where the place does not tell (plain QIDO-RS): then whoever asks notes when it was first seen."""
     series_uid: str = ""
     """SeriesInstanceUID, where the place tells it without opening the file."""
     refusal: str = ""
@@ -40,9 +42,11 @@ class Source:
     """One kind of place that scans come from; a hospital itself is configuration, never code.
 
     Contract: `pages` lists the same place twice in the same order, in pages of bounded size, and
-    raises `NoSuchPlace` if the place is not there, `SiteUnavailable` if it does not answer now.
+    raises `NoSuchPlace` if the place is not there, `SiteUnavailable` if it does not answer now,
+    `BadSetting` if it does not let us in.
     `open` returns all bytes of one address, `head` at least the first `n_bytes` of it (or all);
-    both raise `NoSuchPlace` if it is gone, `SiteUnavailable` if the place does not answer.
+    both raise `NoSuchPlace` if it is gone, `SiteUnavailable` if the place does not answer, and
+    `UnreadableScan` if what lies there can never be read (a damaged member of an archive).
     `open_all`, where there is one, fetches the items of one series in fewer requests, in any
     order; what it leaves out is gone. `holds` says how the bytes are read: `dicom`, or `image`
     (PNG, JPEG, NIfTI, npz members).

@@ -5,7 +5,7 @@ image 17 of the split `train` of `x.npz` has the address `x.npz#train/17`. The p
 site may name a folder, one archive, or one split of an archive (`x.npz#val`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -18,38 +18,38 @@ from platform_core.imaging.volume import Voxels
 from platform_core.settings import SiteSettings
 from platform_core.sources.contract import Item, Page, Source
 from platform_core.sources.files import list_files, read_file
+from platform_core.sources.paging import in_pages
 
 SUFFIX = "_images"
 
 
-def _pages(settings: SiteSettings, _cursor: str) -> Iterator[Page]:
+def _pages(settings: SiteSettings, cursor: str) -> Iterator[Page]:
     root, archive, split = _place(settings)
-    if archive is not None:
-        yield Page(tuple(_members(root, archive, (root / archive).stat().st_mtime_ns, split)))
-        return
-    for page in list_files(root):
-        yield Page(tuple(item for found in page.items for item in _unfolded(root, found)))
+    if archive is None:
+        return list_files(root, cursor, lambda file: _unfolded(root, file))
+    facts = (root / archive).stat()
+    alone = Item(archive, facts.st_size, facts.st_mtime_ns)
+    return in_pages(lambda behind: () if behind else (alone,), lambda _: _members(root, alone, split), cursor)
 
 
-def _unfolded(root: Path, item: Item) -> Iterator[Item]:
-    if item.address.endswith(".npz"):
-        yield from _members(root, item.address, item.modified_ns, None)
-    else:
-        yield item
+def _unfolded(root: Path, file: Item) -> Iterable[Item]:
+    is_archive = file.address.endswith(".npz") and not file.refusal
+    return _members(root, file, None) if is_archive else (file,)
 
 
 def _open(settings: SiteSettings, address: str) -> bytes:
     """The bytes of an image; a member of an archive comes as one `.npy` array."""
     root, _, _ = _place(settings)
-    archive, _, member = address.partition("#")
-    if not member:
+    stem, is_member, member = address.rpartition(".npz#")
+    if not is_member:
         return read_file(root, address)
+    archive = f"{stem}.npz"
     split, _, index = member.partition("/")
     try:
         stack = _stack(root / archive, (root / archive).stat().st_mtime_ns, f"{split}{SUFFIX}")
         image = stack[int(index)]
-    except (OSError, KeyError, IndexError, BadZipFile) as error:
-        raise NoSuchPlace("an image of an archive", "an image that was listed", "run again") from error
+    except (OSError, KeyError, IndexError, ValueError, BadZipFile):
+        raise NoSuchPlace("an image of an archive", "an image that was listed", "run again") from None
     out = BytesIO()
     np.save(out, image, allow_pickle=False)
     return out.getvalue()
@@ -70,10 +70,11 @@ def _place(settings: SiteSettings) -> tuple[Path, str | None, str | None]:
     return path.parent, path.name, split or None
 
 
-def _members(root: Path, archive: str, modified_ns: int, split: str | None) -> Iterator[Item]:
+def _members(root: Path, file: Item, split: str | None) -> Iterator[Item]:
+    archive, modified_ns = file.address, file.modified_ns
     names = _splits(root / archive, modified_ns)
     if not names:
-        yield Item(archive, (root / archive).stat().st_size, modified_ns)
+        yield file
         return
     if split is not None and split not in names:
         raise NoSuchPlace(f"{archive}#{split}", f"one of the splits {', '.join(names)}", "correct `path`")
