@@ -166,6 +166,8 @@ class SiteSettings(_Section):
     """Seconds in which nothing of a series may have changed before it is taken in: it may still be arriving."""
     secret_env: str | None = None
     """Name of the environment variable that holds what the source asks for (`user:password`, or a token)."""
+    endpoint: str | None = None
+    """Address of an S3 server other than AWS, as https://host:port; default: what the environment says."""
     onboarded_on: date | None = None
 
 
