@@ -59,16 +59,17 @@ def demo(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
+def init(place: Annotated[str, typer.Argument(help="A new or empty folder, or s3://bucket/prefix.")]) -> None:
     """Make a workspace with a commented sitedrift.toml and a pseudonym key of its own."""
     from platform_core.manifest.door import create_key
     from platform_core.manifest.workspace import create_workspace, require_no_workspace, workspace_name
     from platform_core.settings import Environment
 
-    require_no_workspace(folder)
-    workspace = create_workspace(folder, key_fingerprint=create_key(workspace_name(folder)))
+    require_no_workspace(place)
+    workspace = create_workspace(place, key_fingerprint=create_key(workspace_name(place)))
     typer.echo(f"Made {workspace.uri}. Its pseudonym key is in {Environment().home}: keep a copy in a safe place.")
-    typer.echo(f"Next: cd {folder} && sitedrift site add NAME --source FOLDER && sitedrift run")
+    there = f"export SITEDRIFT_WORKSPACE={workspace.uri}" if "://" in place else f"cd {place}"
+    typer.echo(f"Next: {there} && sitedrift site add NAME --source FOLDER && sitedrift run")
 
 
 @site_app.command("add")

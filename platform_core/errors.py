@@ -14,6 +14,7 @@
         NotAWorkspace                no workspace at this address
         WrongKey                     the pseudonym key is missing or is another workspace's
         NoSuchPlace                  a folder or file that does not exist
+        StorageRefused               a store that forbids the call or cannot do it
       Unavailable                    the world is down; try again                     retryable
         StorageUnavailable           a table or object store did not answer
         SiteUnavailable              a site's source did not answer
@@ -174,6 +175,17 @@ class NoSuchPlace(BadRequest):
 
     def __str__(self) -> str:
         return f"{self.path}: expected {self.expected}; {self.remedy}"
+
+
+class StorageRefused(BadRequest):
+    """A table or object store answered no: without rights, without the bucket, or unfit for a workspace."""
+
+    def __init__(self, uri: str, reason: str, remedy: str) -> None:
+        self.uri, self.reason, self.remedy = uri, reason, remedy
+        super().__init__(uri, reason, remedy)
+
+    def __str__(self) -> str:
+        return f"{self.uri}: {self.reason}; {self.remedy}"
 
 
 class StorageUnavailable(Unavailable):

@@ -1,7 +1,11 @@
 """Every path and table name of a workspace, in one place.
 
-A workspace is one URI: a folder (`s3://bucket/prefix` is planned for). Paths here are relative to it.
+A workspace is one URI: a folder, or `s3://bucket/prefix`. Paths here are relative to it.
 """
+
+from pathlib import Path
+
+from platform_core.errors import BadRequest
 
 SETTINGS = "sitedrift.toml"
 SITES = "sites"
@@ -31,9 +35,37 @@ MODEL = "out__model"
 SERVING = "out__serving"
 
 
+def is_remote(uri: str) -> bool:
+    """Whether a URI is of S3; anything else is a folder of this machine."""
+    return uri.startswith("s3://")
+
+
+def workspace_uri(place: str | Path) -> str:
+    """The one spelling of a workspace's address: an absolute path, or `s3://bucket/prefix` without a slash at its end.
+
+    Raises:
+        BadRequest: If it is neither.
+    """
+    if not is_remote(str(place)):
+        if "://" in str(place):
+            raise BadRequest(f"{place}: a workspace is a folder or s3://bucket/prefix")
+        return str(Path(place).resolve())
+    parts = [part for part in str(place).removeprefix("s3://").split("/") if part]
+    if not parts:
+        raise BadRequest(f"{place} names no bucket; a workspace on S3 is s3://bucket/prefix")
+    return "s3://" + "/".join(parts)
+
+
 def site_file(site: str) -> str:
     """The settings of one hospital."""
     return f"{SITES}/{site}.toml"
+
+
+def site_of(path: str) -> str | None:
+    """The hospital whose settings lie at a path; None if it is no such file."""
+    parts = path.split("/")
+    is_settings = len(parts) == 2 and parts[0] == SITES and parts[1].endswith(".toml")
+    return parts[1].removesuffix(".toml") if is_settings else None
 
 
 def table_path(table: str) -> str:

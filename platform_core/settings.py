@@ -45,6 +45,8 @@ class Environment(BaseSettings):
     """The pseudonym key itself (hexadecimal); overrides the key file."""
     n_workers: int = Field(default=2, ge=1)
     """Shards that one machine works on at the same time."""
+    store_timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds in which an S3 store must answer one request; a request is repeated a few times."""
 
 
 class StepSettings(BaseModel):
@@ -171,13 +173,13 @@ class SiteSettings(_Section):
     onboarded_on: date | None = None
 
 
-def read_settings(path: Path) -> Settings:
-    """Read `sitedrift.toml`.
+def parse_settings(data: bytes, where: str) -> Settings:
+    """Check the content of `sitedrift.toml`; `where` names it in errors.
 
     Raises:
-        BadSetting: If the file is no TOML, or a key is unknown, missing or out of range.
+        BadSetting: If it is no TOML, or a key is unknown, missing or out of range.
     """
-    return _read(path, Settings)
+    return _parse(data, where, Settings)
 
 
 def site_settings(**facts: Any) -> SiteSettings:
@@ -189,35 +191,35 @@ def site_settings(**facts: Any) -> SiteSettings:
     try:
         return SiteSettings.model_validate(facts)
     except ValidationError as error:
-        raise _first_problem(Path("site add"), error) from error
+        raise _first_problem("site add", error) from error
 
 
-def read_site(path: Path) -> SiteSettings:
-    """Read one `sites/<site>.toml`.
+def parse_site(data: bytes, where: str) -> SiteSettings:
+    """Check the content of one `sites/<site>.toml`.
 
     Raises:
-        BadSetting: As `read_settings`.
+        BadSetting: As `parse_settings`.
     """
-    return _read(path, SiteSettings)
+    return _parse(data, where, SiteSettings)
 
 
-def _read(path: Path, model: type[Model]) -> Model:
+def _parse(data: bytes, where: str, model: type[Model]) -> Model:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        facts = tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadSetting(str(path), "", f"is not valid TOML ({error})", "mend the line it names") from error
+        raise BadSetting(where, "", f"is not valid TOML ({error})", "mend the line it names") from error
     try:
-        return model.model_validate(data)
+        return model.model_validate(facts)
     except ValidationError as error:
-        raise _first_problem(path, error) from error
+        raise _first_problem(where, error) from error
 
 
-def _first_problem(path: Path, error: ValidationError) -> BadSetting:
+def _first_problem(where: str, error: ValidationError) -> BadSetting:
     problem = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return BadSetting(str(path), key, "is not a setting", "remove it or correct its spelling")
+        return BadSetting(where, key, "is not a setting", "remove it or correct its spelling")
     if problem["type"] == "missing":
-        return BadSetting(str(path), key, "is missing", "add it")
+        return BadSetting(where, key, "is missing", "add it")
     found = f"expected {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r}"
-    return BadSetting(str(path), key, found, "correct the value")
+    return BadSetting(where, key, found, "correct the value")

@@ -5,7 +5,9 @@ import pyarrow as pa
 import pytest
 
 from platform_core.errors import SchemaMismatch
-from platform_core.storage.objects import LocalObjects, S3Objects, open_objects
+from platform_core.storage.local import LocalObjects
+from platform_core.storage.objects import open_objects
+from platform_core.storage.s3 import S3Objects
 from platform_core.storage.tables import Lake, rows_of
 
 THING = pa.schema([("site", pa.string()), ("value", pa.int64())])

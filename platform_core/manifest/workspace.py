@@ -11,8 +11,9 @@ from platform_core.imaging.nifti import decode_volume, encode_volume, volume_sha
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.schemas import SCHEMAS
 from platform_core.queries import load
-from platform_core.settings import NAME, Settings, SiteSettings, TargetSettings, read_settings, read_site
+from platform_core.settings import NAME, Settings, SiteSettings, TargetSettings, parse_settings, parse_site
 from platform_core.storage.objects import Objects, open_objects
+from platform_core.storage.probe import require_atomic
 from platform_core.storage.tables import Correction, Lake
 
 TEMPLATE = Path(__file__).with_name("sitedrift.toml.template")
@@ -24,19 +25,28 @@ class Workspace:
 
     uri: str
 
+    def __reduce__(self) -> tuple[type["Workspace"], tuple[str]]:
+        """Only the address crosses into another process; connections do not."""
+        return Workspace, (self.uri,)
+
     @cached_property
     def settings(self) -> Settings:
         """The checked settings."""
-        path = Path(self.uri) / layout.SETTINGS
-        if not path.is_file():
-            raise NotAWorkspace(self.uri)
-        return read_settings(path)
+        try:
+            data = self.objects.get(layout.SETTINGS)
+        except FileNotFoundError as error:
+            raise NotAWorkspace(self.uri) from error
+        return parse_settings(data, f"{self.uri}/{layout.SETTINGS}")
 
     @cached_property
     def sites(self) -> dict[str, SiteSettings]:
         """Every configured hospital by name, in name order."""
-        files = sorted((Path(self.uri) / layout.SITES).glob("*.toml"))
-        return {file.stem: read_site(file) for file in files}
+        names = {layout.site_of(path): path for path in self.objects.list(layout.SITES)}
+        return {
+            name: parse_site(self.objects.get(path), f"{self.uri}/{path}")
+            for name, path in names.items()
+            if name is not None
+        }
 
     @cached_property
     def lake(self) -> Lake:
@@ -78,36 +88,48 @@ def open_workspace(uri: str | Path) -> Workspace:
     Raises:
         NotAWorkspace: If there is none.
         BadSetting: If its settings cannot be used.
+        StorageRefused: If the store lets nobody in.
     """
-    workspace = Workspace(str(Path(uri).resolve()))
+    workspace = Workspace(layout.workspace_uri(uri))
     _ = workspace.settings, workspace.sites
     return workspace
 
 
-def create_workspace(path: Path, *, key_fingerprint: str) -> Workspace:
-    """Make the folder and its commented settings file.
+def create_workspace(place: str | Path, *, key_fingerprint: str) -> Workspace:
+    """Make the workspace with its commented settings file; a bucket must be there, a folder need not.
+
+    Of several who make the same workspace at the same time one succeeds.
 
     Raises:
         BadRequest: If a workspace is there already.
+        StorageRefused: If the store cannot hold one: without atomic conditional puts it would lose rows.
     """
-    require_no_workspace(path)
-    (path / layout.SITES).mkdir(parents=True, exist_ok=True)
-    name = workspace_name(path)
-    text = TEMPLATE.read_text(encoding="utf-8").replace("@NAME@", name).replace("@FINGERPRINT@", key_fingerprint)
+    require_no_workspace(place)
+    uri = layout.workspace_uri(place)
+    objects = open_objects(uri)
+    if layout.is_remote(uri):
+        require_atomic(objects, uri)
+    else:
+        (Path(uri) / layout.SITES).mkdir(parents=True, exist_ok=True)
+    text = TEMPLATE.read_text(encoding="utf-8")
+    text = text.replace("@NAME@", workspace_name(place)).replace("@FINGERPRINT@", key_fingerprint)
     tomllib.loads(text)
-    (path / layout.SETTINGS).write_text(text, encoding="utf-8")
-    return open_workspace(path)
+    if not objects.create(layout.SETTINGS, text.encode()):
+        raise _is_taken(uri)
+    return open_workspace(uri)
 
 
-def require_no_workspace(path: Path) -> None:
-    """Raise `BadRequest` if there is a workspace at `path` already."""
-    if (path / layout.SETTINGS).exists():
-        raise BadRequest(f"{path} is a workspace already; choose another folder, or use this one as it is")
+def require_no_workspace(place: str | Path) -> None:
+    """Raise `BadRequest` if there is a workspace at `place` already."""
+    uri = layout.workspace_uri(place)
+    if open_objects(uri).exists(layout.SETTINGS):
+        raise _is_taken(uri)
 
 
-def workspace_name(path: Path) -> str:
-    """A valid name made of the folder's own."""
-    name = "".join(c if c.isalnum() and c.isascii() else "-" for c in path.resolve().name.lower()).strip("-")
+def workspace_name(place: str | Path) -> str:
+    """A valid name made of the last part of its address."""
+    last = layout.workspace_uri(place).rsplit("/", 1)[-1].lower()
+    name = "".join(c if c.isalnum() and c.isascii() else "-" for c in last).strip("-")
     return name[:63] or "workspace"
 
 
@@ -121,12 +143,16 @@ def add_site(workspace: Workspace, name: str, settings: SiteSettings) -> None:
     if not NAME.fullmatch(name):
         problem = f"{name!r} cannot name a site"
         raise BadSetting("site add", "", problem, "use lower-case letters, digits, '-' and '_'")
-    file = Path(workspace.uri) / layout.site_file(name)
-    if file.exists():
-        raise BadRequest(f"site {name!r} exists already ({file}); edit that file, or choose another name")
     facts = settings.model_dump(mode="json", exclude_none=True)
     lines = [f'{key} = "{_escape(str(value))}"' for key, value in facts.items()]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path = layout.site_file(name)
+    if not workspace.objects.create(path, "".join(f"{line}\n" for line in lines).encode()):
+        place = f"{workspace.uri}/{path}"
+        raise BadRequest(f"site {name!r} exists already ({place}); edit that file, or choose another name")
+
+
+def _is_taken(uri: str) -> BadRequest:
+    return BadRequest(f"{uri} is a workspace already; choose another place, or use this one as it is")
 
 
 def _escape(text: str) -> str:

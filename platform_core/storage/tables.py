@@ -3,10 +3,15 @@
 A write names its transaction; a write whose transaction has landed is skipped, so a
 retried or repeated task never doubles a row. Reads are Arrow; questions are DuckDB over
 Arrow (the `delta` extension of DuckDB cannot be had in a closed network).
+
+On S3 a commit is one conditional put. If its answer is lost, deltalake repeats it as the
+next version unless a transaction forbids that; each append therefore carries a number of
+its own in its transaction and finds out afterwards whether it was the one that landed.
 """
 
 import random
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +22,22 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from platform_core.errors import SchemaMismatch, StorageUnavailable
+from platform_core.layout import is_remote
 from platform_core.queries import Connection, connect
+from platform_core.storage.s3 import table_options
 
-N_ATTEMPTS = 12
+PATIENCE = 12
+CONFLICT, FAILURE = 1, 3
+"""What another writer's commit, or a store that does not answer, takes of the patience of one append."""
+N_OPENINGS = 4
+NEW_TABLE = {
+    "delta.checkpointInterval": "30",
+    "delta.enableExpiredLogCleanup": "false",
+}
+"""A reader lists and reads every commit since the last checkpoint: on S3 thirty requests, not a hundred (the default).
+
+The log is kept, so that a version that a decision names can still be read after thirty days.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +74,15 @@ class Lake:
         if rows.num_rows == 0:
             return 0
         rows = self._conform(table, rows)
-        for attempt in range(N_ATTEMPTS):
-            if self._has_landed(table, transaction):
-                return 0
+        patience, ticket = PATIENCE, uuid.uuid4().int >> 66
+        while True:
             try:
-                self._write(table, rows, transaction)
-            except (CommitFailedError, DeltaError) as error:
-                if attempt == N_ATTEMPTS - 1:
-                    raise StorageUnavailable(f"{self.uri}/{table}", str(error)) from error
-                time.sleep(random.uniform(0.01, 0.05) * 2 ** min(attempt, 5))
-            else:
-                return int(rows.num_rows)
-        raise AssertionError("unreachable")
+                return int(rows.num_rows) if self._land(table, rows, transaction, ticket) else 0
+            except (DeltaError, OSError) as error:
+                patience -= CONFLICT if isinstance(error, CommitFailedError) else FAILURE
+                if patience <= 0:
+                    raise StorageUnavailable(self._path(table), _first_line(error)) from error
+                time.sleep(random.uniform(0.01, 0.05) * 2 ** min(PATIENCE - patience, 5))
 
     def version(self, table: str) -> int:
         """The table's present version; -1 before its first row."""
@@ -95,7 +110,10 @@ class Lake:
         data = self.dataset(table)
         if isinstance(data, pa.Table):
             return data if columns is None else data.select(columns)
-        return data.to_table(columns=columns, filter=where)
+        try:
+            return data.to_table(columns=columns, filter=where)
+        except OSError as error:
+            raise StorageUnavailable(self._path(table), _first_line(error)) from error
 
     def connect(self, tables: Iterable[str] | None = None) -> Connection:
         """A DuckDB connection in which each table is a view under its own name, corrected where it is to be."""
@@ -114,24 +132,57 @@ class Lake:
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         if table not in self.schemas:
             raise SchemaMismatch(self.uri, [table], sorted(self.schemas))
-        try:
-            return DeltaTable(self._path(table), version=version)
-        except TableNotFoundError:
-            return None
+        for attempt in range(N_OPENINGS):
+            try:
+                return DeltaTable(self._path(table), version=version, storage_options=self._options())
+            except TableNotFoundError:
+                return None
+            except (DeltaError, OSError) as error:  # deltalake does not repeat a log file that was cut short
+                if attempt == N_OPENINGS - 1:
+                    raise StorageUnavailable(self._path(table), _first_line(error)) from error
+                time.sleep(random.uniform(0.01, 0.05) * 2**attempt)
+        raise AssertionError("unreachable")
 
-    def _has_landed(self, table: str, transaction: str) -> bool:
+    def _options(self) -> dict[str, str] | None:
+        return table_options(self.uri) if is_remote(self.uri) else None
+
+    def _land(self, table: str, rows: pa.Table, transaction: str, ticket: int) -> bool:
+        """Append unless the transaction has landed; whether it is `ticket` that landed, now or at an earlier try."""
         delta = self._open(table)
-        return delta is not None and delta.transaction_version(transaction) is not None
-
-    def _write(self, table: str, rows: pa.Table, transaction: str) -> None:
+        if delta is None:
+            self._create(table, rows.schema)
+            delta = self._open(table)
+        landed = None if delta is None else delta.transaction_version(transaction)
+        if landed is not None:
+            return bool(landed == ticket)
         write_deltalake(
-            self._path(table),
+            delta,
             rows,
             mode="append",
             schema_mode="merge",
-            partition_by=["site"] if "site" in rows.column_names else None,
-            commit_properties=CommitProperties(max_commit_retries=50, app_transactions=[Transaction(transaction, 1)]),
+            commit_properties=CommitProperties(
+                max_commit_retries=50, app_transactions=[Transaction(transaction, ticket)]
+            ),
         )
+        return True
+
+    def _create(self, table: str, schema: pa.Schema) -> None:
+        """Make the table; another may be first.
+
+        Without retries: a first commit whose answer was lost would be repeated as version 1.
+        """
+        try:
+            DeltaTable.create(
+                self._path(table),
+                schema,
+                partition_by=["site"] if "site" in schema.names else None,
+                configuration=NEW_TABLE,
+                storage_options=self._options(),
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except DeltaError:
+            if self._open(table) is None:
+                raise
 
     def _conform(self, table: str, rows: pa.Table) -> pa.Table:
         """Promised columns in their promised types and order, then any more that came along."""
@@ -152,3 +203,8 @@ def rows_of(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
     if unknown:
         raise SchemaMismatch("row", unknown, schema.names)
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _first_line(error: Exception) -> str:
+    """What deltalake says, without its tree of causes."""
+    return " ".join(str(error).split())[:300]
