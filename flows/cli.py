@@ -283,10 +283,15 @@ def query(sql: str, workspace: Where = ".", as_json: AsJson = False) -> None:
 
 
 @app.command()
-def doctor(workspace: Where = ".") -> None:
+def doctor(
+    workspace: Where = ".",
+    fix: Annotated[bool, typer.Option("--fix", help="Remove what broken runs left behind.")] = False,
+) -> None:
     """What is wrong with this installation and workspace, and what to do."""
-    from flows.doctor import examine
+    from flows.doctor import examine, tidy
 
+    if fix:
+        typer.echo(tidy(workspace))
     problems = examine(workspace)
     for line in problems or ["Nothing is wrong."]:
         typer.echo(line)

@@ -1,13 +1,33 @@
 """What is wrong with an installation and a workspace, one line each with its remedy."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 from platform_core.errors import PlatformError
+
+N_PROBES = 32
+MAX_SKEW_S = 60
+"""S3 refuses requests whose clock is a quarter of an hour off; ages of files are wrong long before."""
+LEFT_AFTER = timedelta(days=1)
+"""No run holds a volume without its row for so long."""
 
 
 def examine(uri: str) -> list[str]:
     """Every problem found; an empty list means that a run can start."""
-    return [problem for check in CHECKS for problem in _guarded(check, uri)]
+    return list(dict.fromkeys(problem for check in CHECKS for problem in _guarded(check, uri)))
+
+
+def tidy(uri: str) -> str:
+    """Remove what broken runs left behind; says what it was."""
+    from platform_core import clock
+    from platform_core.manifest.orphans import sweep
+    from platform_core.manifest.workspace import open_workspace
+
+    swept = sweep(open_workspace(uri), before=clock.now() - LEFT_AFTER)
+    return (
+        f"Removed {swept.n_volumes} volumes ({swept.n_bytes / 1e6:.1f} MB) that no table names "
+        f"and {swept.n_unfinished} unfinished files."
+    )
 
 
 def _guarded(check: Callable[[str], Iterator[str]], uri: str) -> Iterator[str]:
@@ -43,4 +63,33 @@ def _workspace(uri: str) -> Iterator[str]:
             yield f"target {name}: its source site {target.source_site!r} is not configured; sitedrift site add it"
 
 
-CHECKS = (_fastapi, _workspace)
+def _store(uri: str) -> Iterator[str]:
+    from platform_core import clock, layout
+    from platform_core.storage.probe import require_atomic
+    from platform_core.storage.s3 import S3Objects
+
+    here = layout.workspace_uri(uri)
+    if not layout.is_remote(here):
+        return
+    from platform_core.storage.objects import open_objects
+
+    objects = open_objects(here)
+    require_atomic(objects, here, n_keys=N_PROBES)
+    assert isinstance(objects, S3Objects)
+    skew_s = (clock.now() - objects.clock()).total_seconds()
+    if abs(skew_s) > MAX_SKEW_S:
+        yield f"{here}: this machine's clock is {skew_s:+.0f} s off the store's; set it, for example with NTP"
+
+
+def _leftovers(uri: str) -> Iterator[str]:
+    from platform_core import clock
+    from platform_core.manifest.orphans import orphans
+    from platform_core.manifest.workspace import open_workspace
+
+    left = orphans(open_workspace(uri), before=clock.now() - LEFT_AFTER)
+    if left:
+        n_mb = sum(found.n_bytes for found in left) / 1e6
+        yield f"{len(left)} volumes ({n_mb:.1f} MB) of broken runs are named by no table; sitedrift doctor --fix"
+
+
+CHECKS = (_fastapi, _store, _workspace, _leftovers)

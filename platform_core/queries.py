@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from platform_core.errors import UnknownName
+from platform_core.errors import StorageUnavailable, UnknownName
 
 Connection = duckdb.DuckDBPyConnection
 SECTIONS = ("reads", "params", "returns", "range", "source")
@@ -45,10 +45,16 @@ class Query:
 
         Raises:
             UnknownName: If a parameter is missing or is not one of the statement's.
+            StorageUnavailable: If a table cannot be read now.
         """
         for name in self.params ^ params.keys():
             raise UnknownName(f"parameter of {self.name}.sql", name, sorted(self.params))
-        return db.sql(self.text, params=params).to_arrow_table()
+        try:
+            return db.sql(self.text, params=params).to_arrow_table()
+        except duckdb.Error as error:
+            if "IOError" not in str(error):
+                raise
+            raise StorageUnavailable("a table", " ".join(str(error).split())[:300]) from error
 
 
 def connect(tables: Mapping[str, Any]) -> Connection:

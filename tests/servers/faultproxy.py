@@ -204,6 +204,9 @@ async def _answer(reader: asyncio.StreamReader, method: str) -> tuple[bytes, Hea
         if status != 100:
             break
     is_empty = method == "HEAD" or status in (204, 304)
+    is_open_ended = not {"content-length", "transfer-encoding"} & headers.keys()
+    if is_open_ended and not is_empty:  # the end of the connection ends it, as Orthanc answers
+        return head, headers, await reader.read()
     return head, headers, b"" if is_empty else await _body(reader, headers)
 
 

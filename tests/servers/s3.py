@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.servers import Kept, answers, free_port, need, wait_until
+from tests.servers.faultproxy import FaultProxy, fault_proxy
 
 INSTALL = (
     "RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive "
@@ -137,6 +138,24 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 def bucket_uri(s3: S3Server) -> str:
     """An empty place in an empty bucket."""
     return f"s3://{s3.new_bucket()}/some/prefix"
+
+
+@pytest.fixture(scope="session")
+def s3_proxy(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+    """A proxy in front of the server."""
+    port = int(s3_server.endpoint.rsplit(":", 1)[1])
+    with fault_proxy(port, tmp_path_factory.mktemp("faultproxy")) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def faulty_s3(s3: S3Server, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """The proxy, with no rule yet; boto3 and deltalake go through it and wait two seconds for an answer."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.endpoint)
+    monkeypatch.setenv("SITEDRIFT_STORE_TIMEOUT_S", "2")
+    s3_proxy.fail()
+    yield s3_proxy
+    s3_proxy.fail()
 
 
 def _start(folder: Path, running: list[Kept]) -> S3Server:
