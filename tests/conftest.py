@@ -19,7 +19,7 @@ from platform_core.manifest.ledger import check_ledger
 from platform_core.manifest.workspace import Workspace, add_site, create_workspace, open_workspace
 from platform_core.settings import SiteSettings
 
-pytest_plugins = ["tests.servers.s3"]
+pytest_plugins = ["tests.servers.orthanc", "tests.servers.s3"]
 
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
 settings.load_profile("no clock")

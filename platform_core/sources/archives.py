@@ -10,7 +10,7 @@ refusal; a member that cannot be read safely is an item with a refusal. The code
                              scans can be; also of one member
     encrypted_member         it needs a password
     member_too_large         more bytes than one DICOM file of an imaging study has
-    unsafe_member_name       absolute, with a drive, `..`, a backslash or a control character
+    unsafe_member_name       empty, absolute, with a drive, `..`, a backslash or a control character
     unsafe_member_kind       a link
     ambiguous_member         the archive holds two members of this name
     nested_archive           an archive in the archive: never opened
@@ -19,6 +19,7 @@ refusal; a member that cannot be read safely is an item with a refusal. The code
     ambiguous_name           a plain file whose name looks like a member (`x.zip!y`)
 """
 
+import errno
 import os
 import re
 import stat
@@ -50,10 +51,12 @@ FREE_BYTES = 64 * 2**20
 
 _MEMBER = re.compile(r"\.zip!", re.IGNORECASE | re.ASCII)
 _ARCHIVE = re.compile(r"\.(zip|npz|tar|t?gz|tgz|bz2|xz|7z|rar)$", re.IGNORECASE | re.ASCII)
-_UNSAFE = re.compile(r"^[/~]|^[A-Za-z]:|\\|[\x00-\x1f]|(^|/)\.\.(/|$)")
+_UNSAFE = re.compile(r"^$|^[/~]|^[A-Za-z]:|\\|[\x00-\x1f]|(^|/)\.\.(/|$)")
 _HIDDEN = re.compile(r"(^|/)(\.[^/]|__MACOSX/)")
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 """Bits of the general purpose flag: encrypted, strongly, with its table of contents (APPNOTE 6.3.10, 4.4.4)."""
+_BROKEN = (BadZipFile, zlib.error, struct.error, EOFError, LookupError, NotImplementedError, OSError, ValueError)
+"""What `zipfile` raises where an archive lies; found by changing bytes at random."""
 _END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 _TAIL_BYTES = 22 + 65535
 """The end record with the longest comment it may carry."""
@@ -84,7 +87,7 @@ def members(archive: Item, opened: Callable[[], ZipFile]) -> Iterator[Item]:
         return
     except NoSuchPlace:
         return
-    files = [info for info in infos if not info.is_dir()]
+    files = [info for info in infos if not info.filename.endswith("/")]
     if files and all(info.flag_bits & _ENCRYPTED for info in files):
         yield replace(archive, refusal="encrypted_archive")
         return
@@ -113,7 +116,8 @@ def read_member(archive: ZipFile, name: str, n_bytes: int = -1) -> bytes:
     try:
         with archive.open(info) as member:
             data = member.read(wanted)
-    except (BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, struct.error) as error:
+    except _BROKEN as error:
+        _pass_on_trouble_of_the_disk(error)
         raise UnreadableScan("damaged_member", f"a member of an archive: {type(error).__name__}") from None
     if n_bytes < 0 and len(data) != info.file_size:
         raise UnreadableScan("damaged_member", f"{len(data)} bytes where the archive states {info.file_size}")
@@ -173,10 +177,16 @@ def open_archive(file: BinaryIO) -> ZipFile:
         if n_members > MAX_MEMBERS or n_bytes > MAX_CONTENTS_BYTES:
             raise UnreadableScan("archive_bomb", f"{n_members} members; at most {MAX_MEMBERS} are listed")
         archive = ZipFile(file)
-    except (BadZipFile, NotImplementedError, ValueError, struct.error, EOFError, OverflowError) as error:
+    except _BROKEN as error:
+        _pass_on_trouble_of_the_disk(error)
         raise UnreadableScan("unreadable_archive", f"no zip archive: {type(error).__name__}") from None
     _check_size(archive.infolist(), file.seek(0, os.SEEK_END))
     return archive
+
+
+def _pass_on_trouble_of_the_disk(error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:  # to seek before the beginning: the archive lies
+        raise error
 
 
 def _check_size(infos: list[ZipInfo], n_packed: int) -> None:

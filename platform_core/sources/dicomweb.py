@@ -40,7 +40,11 @@ _Place = tuple[int, int, int]
 def _pages(settings: SiteSettings, cursor: str) -> Iterator[Page]:
     server = server_of(settings)
     root = find_feed(server)
-    yield from _query_pages(server, cursor) if root is None else feed_pages(server, root, cursor)
+    if root is None:
+        yield from _query_pages(server, cursor)
+        return
+    server.ask(f"{server.base}/studies", {"limit": 1})  # the feed lies beside the address that the settings name
+    yield from feed_pages(server, root, cursor)
 
 
 def _query_pages(server: Server, cursor: str) -> Iterator[Page]:

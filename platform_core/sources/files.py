@@ -1,8 +1,10 @@
 """Files under a folder: what the kinds of source that live on disk have in common.
 
-A link that leads out of the folder is listed with the refusal `link_leads_out`, a folder that
-may not be read with `unreadable_folder`; a link to something inside is what it points to if
-that is a file, and is left out if that is a folder, which is listed where it lies.
+A link to a file inside the folder is that file; one to a folder inside is left out, because
+the folder is listed where it lies. Two codes say what is listed but not opened:
+
+    link_leads_out   a link to something outside the folder
+    unreadable_path  this user may not read it, or its path is too long
 """
 
 import errno
@@ -88,13 +90,17 @@ def _item(root: str, prefix: str, entry: "os.DirEntry[str]") -> Item | None:
     try:
         facts = entry.stat(follow_symlinks=False)
         if stat.S_ISDIR(facts.st_mode):
-            return Item(f"{address}/", 0, facts.st_ctime_ns, refusal="unreadable_folder")
+            return Item(f"{address}/", 0, facts.st_ctime_ns, refusal="unreadable_path")
         if stat.S_ISLNK(facts.st_mode):
             if not _is_inside(root, os.path.realpath(entry.path)):
                 return Item(address, 0, facts.st_ctime_ns, refusal="link_leads_out")
             facts = entry.stat()
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno in _UNREADABLE:
+            return Item(address, 0, 0, refusal="unreadable_path")
+        raise SiteUnavailable("a file of the source", error.strerror or "cannot be read") from None
     return Item(address, facts.st_size, facts.st_ctime_ns) if stat.S_ISREG(facts.st_mode) else None
 
 
@@ -185,11 +191,10 @@ def _open_inside(root: str, address: str) -> BinaryIO:
         if error.errno in _NOT_A_FILE:
             raise _gone() from None
         raise
-    file = os.fdopen(handle, "rb")
     is_file, is_inside = stat.S_ISREG(os.fstat(handle).st_mode), _is_inside(root, _real_path(handle, path))
     if is_file and is_inside:
-        return file
-    file.close()
+        return os.fdopen(handle, "rb")
+    os.close(handle)
     raise _gone() if is_inside else _outside()
 
 

@@ -29,8 +29,10 @@ WINDOW_BYTES = 64 * 2**10
 """Fetched at once from an archive: the end record with the longest comment, or a member's beginning."""
 LOCAL_BYTES = 1024
 """What stands before a member's own bytes: its local header, 30 bytes with its name and extra fields."""
-GONE = frozenset({"404", "NoSuchKey", "NoSuchVersion", "412", "PreconditionFailed", "InvalidObjectState"})
-"""An object that was deleted, replaced while it was read, or moved to cold storage."""
+GONE = frozenset(
+    {"404", "NoSuchKey", "NoSuchVersion", "412", "PreconditionFailed", "InvalidObjectState", "400", "InvalidArgument"}
+)
+"""An object that was deleted, replaced while it was read, moved to cold storage, or whose name cannot be a key."""
 NOT_LET_IN = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
 
 

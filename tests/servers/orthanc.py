@@ -67,12 +67,12 @@ class Orthanc:
             assert self.ask("/instances", data)["Status"] == "Success"
 
     def ask(self, path: str, data: bytes | None = None, method: str | None = None) -> Any:
-        """What its own interface says in JSON."""
+        """What its own interface says in JSON; None if nothing."""
         password = base64.b64encode(self.secret.encode()).decode()
         request = urllib.request.Request(f"{self.root}{path}", data, {"Authorization": f"Basic {password}"})
         request.method = method or request.get_method()
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+            return json.loads(answer.read() or b"null")
 
     def _configuration(self) -> dict[str, Any]:
         user, _, password = self.secret.partition(":")
