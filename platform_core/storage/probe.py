@@ -17,7 +17,7 @@ N_KEYS, N_WRITERS = 8, 8
 PROBES = ".sitedrift-probe"
 REMEDY = (
     "Delta tables would lose rows in it; use a store with atomic conditional puts "
-    "(AWS S3, Ceph radosgw, MinIO) or a folder"
+    "(AWS S3 and Ceph radosgw have them) or a folder"
 )
 
 

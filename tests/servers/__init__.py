@@ -4,17 +4,25 @@ A server whose program is missing skips its tests with the line that installs it
 `CI=true` nothing is skipped, because there the programs are installed.
 """
 
+import contextlib
+import fcntl
 import os
+import random
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+LOCKS = Path(tempfile.gettempdir()) / "sitedrift-test-ports"
+HELD: list[TextIO] = []
+"""A lock file for each port of this process; closed, and so unlocked, when it ends."""
 KEEPER = '"$@" < /dev/null & read -r _; kill -9 $!; wait'
 """Runs a command until this shell's standard input closes, which it does however the test process ends."""
 
@@ -31,10 +39,20 @@ def need(program: str, install_line: str) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on, kept for this process against other test runs.
+
+    Below the range that the system gives to outgoing connections.
+    """
+    LOCKS.mkdir(exist_ok=True)
+    while True:
+        port = random.randrange(20_000, 32_000)
+        lock = (LOCKS / str(port)).open("w")
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            probe.bind(("127.0.0.1", port))
+            HELD.append(lock)
+            return port
+        lock.close()
 
 
 class Kept:
