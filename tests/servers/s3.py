@@ -57,6 +57,8 @@ setuser_match_path = {folder}
 ms_bind_ipv6 = false
 osd_class_load_list = *
 osd_class_default_list = *
+osd_class_update_on_start = false
+osd_crush_update_on_start = false
 [client.rgw.a]
 rgw_frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 rgw_enable_usage_log = false
