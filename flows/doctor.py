@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from platform_core.errors import PlatformError
+from platform_core.report.spelling import plural
 
 N_PROBES = 32
 MAX_SKEW_S = 60
@@ -24,10 +25,9 @@ def tidy(uri: str) -> str:
     from platform_core.manifest.workspace import open_workspace
 
     swept = sweep(open_workspace(uri), before=clock.now() - LEFT_AFTER)
-    return (
-        f"Removed {swept.n_volumes} volumes ({swept.n_bytes / 1e6:.1f} MB) that no table names "
-        f"and {swept.n_unfinished} unfinished files."
-    )
+    volumes = plural(swept.n_volumes, "volume", "volumes")
+    files = plural(swept.n_unfinished, "unfinished file", "unfinished files")
+    return f"Removed {volumes} ({swept.n_bytes / 1e6:.1f} MB) that no table names and {files}."
 
 
 def _guarded(check: Callable[[str], Iterator[str]], uri: str) -> Iterator[str]:
@@ -65,14 +65,13 @@ def _workspace(uri: str) -> Iterator[str]:
 
 def _store(uri: str) -> Iterator[str]:
     from platform_core import clock, layout
+    from platform_core.storage.objects import open_objects
     from platform_core.storage.probe import require_atomic
     from platform_core.storage.s3 import S3Objects
 
     here = layout.workspace_uri(uri)
     if not layout.is_remote(here):
         return
-    from platform_core.storage.objects import open_objects
-
     objects = open_objects(here)
     require_atomic(objects, here, n_keys=N_PROBES)
     assert isinstance(objects, S3Objects)
@@ -89,7 +88,8 @@ def _leftovers(uri: str) -> Iterator[str]:
     left = orphans(open_workspace(uri), before=clock.now() - LEFT_AFTER)
     if left:
         n_mb = sum(found.n_bytes for found in left) / 1e6
-        yield f"{len(left)} volumes ({n_mb:.1f} MB) of broken runs are named by no table; sitedrift doctor --fix"
+        told = plural(len(left), "volume of a broken run is", "volumes of broken runs are")
+        yield f"{told} named by no table ({n_mb:.1f} MB); sitedrift doctor --fix removes what is older than a day"
 
 
 CHECKS = (_fastapi, _store, _workspace, _leftovers)

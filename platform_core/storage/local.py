@@ -63,7 +63,10 @@ class LocalObjects:
 
     def delete(self, path: str) -> None:
         """Remove one object; silent if there is none."""
-        (self.root / path).unlink(missing_ok=True)
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageUnavailable(path, str(error)) from error
 
     def sweep(self, before: datetime) -> int:
         """Remove temporary files of processes that died."""

@@ -1,6 +1,7 @@
 """A workspace is one URI: what a person does with it is the same in a folder and on S3."""
 
 import json
+import os
 import pickle
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,3 +127,25 @@ def test_a_volume_without_a_row_is_an_orphan_once_it_is_old(made: Workspace) -> 
     assert swept.n_bytes > 0
     assert made.objects.list(layout.VOLUMES) == kept
     assert orphans(made, before=soon) == []
+
+
+def test_the_doctor_finds_what_a_killed_run_left_and_removes_it(tmp_path: Path, home: Path) -> None:
+    made = create_workspace(tmp_path / "w", key_fingerprint=create_key("w"))
+    made.lake._create(layout.SERIES, SERIES)
+    lost = layout.volume_path("north", layout.NATIVE, "bb", 1)
+    made.write_volume(lost, VOLUME)
+    half = tmp_path / "w" / layout.VOLUMES / "north" / layout.NATIVE / ".put-00ff"
+    half.write_bytes(b"half")
+    assert say("doctor", "-w", made.uri).output == "Nothing is wrong.\n"
+    for file in (half, tmp_path / "w" / lost):
+        os.utime(file, (0, 0))
+    told = say("doctor", "-w", made.uri)
+    assert told.exit_code == 2
+    assert "1 volume of a broken run" in told.output
+    assert "sitedrift doctor --fix" in told.output
+    told = say("doctor", "--fix", "-w", made.uri)
+    assert told.exit_code == 0
+    assert "Removed 1 volume " in told.output
+    assert "1 unfinished" in told.output
+    assert made.objects.list(layout.VOLUMES) == []
+    assert not half.exists()
