@@ -7,6 +7,7 @@
         EmptySample                  a statistic has nothing to work on
         SchemaMismatch               a table or file lacks columns
         LedgerOpen                   a run's counts do not close
+        IdentityLeak                 a planted identity survived the door
       BadRequest                     the call or the configuration is wrong; the caller must change it
         UnknownName (KeyError)       a plug-in, site or model that does not exist
         DuplicateName                two plug-ins share a name
@@ -104,6 +105,20 @@ class LedgerOpen(BadInput):
         return (
             f"{self.site}: the ledger of {self.stage!r} does not close: {self.n_in} came in, "
             f"{self.n_out} are accounted for; run again, and report this if it stays"
+        )
+
+
+class IdentityLeak(BadInput):
+    """Synthetic identities survived the door; `kinds` says where they were planted, never what they were."""
+
+    def __init__(self, site: str, kinds: Iterable[str]) -> None:
+        self.site, self.kinds = site, tuple(kinds)
+        super().__init__(site, self.kinds)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.site}: planted identities survived the door ({', '.join(self.kinds)}); "
+            "nothing downstream starts; report this with these kinds, and take nothing more in until it is mended"
         )
 
 

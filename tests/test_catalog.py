@@ -34,6 +34,7 @@ SAMPLES: list[PlatformError] = [
     errors.EmptySample("psi", 2, 0),
     errors.SchemaMismatch("core__series", ["site"], ["modality"]),
     errors.LedgerOpen("north", "arrival", 3, 2),
+    errors.IdentityLeak("north", ["birth_date", "private_value"]),
     errors.UnknownName("harmonizer", "nyull", ["nyul"]),
     errors.DuplicateName("statistic", "psi"),
     errors.BadSetting("sitedrift.toml", "shift.alpha", "expected a number", "correct it"),
