@@ -27,8 +27,8 @@ LEAST_EDGE, MOST_EDGE, NOISE_EDGE = 0.15, 0.30, 10.0
 STEP = 0.3
 """Share of that climb which each of its steps must have."""
 MIN_HEIGHT_PX = 5
-MAX_SHARE = 0.1
-"""A glyph is at most this share of the image's longer side."""
+MAX_SHARE, MAX_SMALL_PX = 0.1, 16
+"""A glyph is at most this share of the image's longer side, in a small image at most so many pixels."""
 MIN_FILL = 0.15
 ALIKE, BASELINE, TONE, GAP, OVERLAP = 0.6, 0.2, 0.1, 2.0, 0.3
 """Neighbours in a line: ratio of heights; in heights, how far baselines differ, gap, overlap; of the range, tones."""
@@ -92,7 +92,7 @@ def text_lines(plane: Voxels, *, dark: bool = True) -> list[Line]:
     rises, falls = _edges(plane, span)
     lines: list[Line] = []
     for is_wanted, opening, closing, sign in ((True, rises, falls, 1), (dark, falls, rises, -1)):
-        strokes = _strokes(opening, closing, plane.shape[1] - 1, int(max(plane.shape) * MAX_SHARE))
+        strokes = _strokes(opening, closing, plane.shape[1] - 1, _largest_px(plane))
         if is_wanted and len(strokes.row) >= MIN_GLYPHS * MIN_HEIGHT_PX:
             glyphs = _glyphs(plane, strokes, sign)
             lines += [
@@ -105,6 +105,10 @@ def _span(plane: Voxels) -> float:
     """The range of stored values that most of the image uses."""
     low, high = np.percentile(plane[::5, ::5], (1, 99))
     return float(high - low) or float(plane.max()) - float(plane.min())
+
+
+def _largest_px(plane: Voxels) -> int:
+    return max(int(max(plane.shape) * MAX_SHARE), MAX_SMALL_PX)
 
 
 def _edges(plane: Voxels, span: float) -> tuple[Index, Index]:
@@ -169,7 +173,7 @@ def _glyphs(plane: Voxels, strokes: _Strokes, sign: int) -> _Glyphs:
     high, wide = bottom - top, right - left
     large = np.maximum(high, wide)
     area = np.bincount(label, strokes.stop - strokes.start, n)
-    is_letter = (large >= MIN_HEIGHT_PX) & (large <= max(plane.shape) * MAX_SHARE) & (area > MIN_FILL * high * wide)
+    is_letter = (large >= MIN_HEIGHT_PX) & (large <= _largest_px(plane)) & (area > MIN_FILL * high * wide)
     kept = np.flatnonzero(is_letter)
     return found.where(kept[np.argsort(-area[kept], kind="stable")[:MAX_GLYPHS]])
 

@@ -21,6 +21,8 @@ from PIL import Image, ImageFont
 
 from platform_core.dicom.burned_in import Suspicion, has_text_like_regions
 from platform_core.dicom.elements import may_be_dicom
+from platform_core.phantom.cohort import default_cohorts, draw_studies
+from platform_core.phantom.write import render
 from tests.dicom.text_images import Plane, draw_text, font_of
 
 TEXTS = (
@@ -68,6 +70,7 @@ def main() -> None:
         if name != "nih_tiny":
             clean += [plane for plane, found in zip(planes, held, strict=True) if found is None]
     _slices(asked.data / "dicom")
+    _phantom()
     if clean:
         _detection(clean)
     _speed()
@@ -115,6 +118,17 @@ def _slices(folder: Path) -> None:
         counts[modality].append(has_text_like_regions(plane[None], modality) is not None)
     for modality, held in sorted(counts.items()):
         print(f"{modality} slices (all, not only those at risk): {sum(held)} of {len(held)} are held")
+
+
+def _phantom(n_per_site: int = 12) -> None:
+    """Slices of the digital phantom as they are, and with a name in the largest stored value."""
+    cohorts = default_cohorts()
+    studies = [study for site in cohorts for study in draw_studies(site, 1, 0, cohorts)[:n_per_site]]
+    planes = [plane for study in studies for plane in render(study, 0).voxels]
+    n_held = sum(has_text_like_regions(plane[None], "CT") is not None for plane in planes)
+    drawn = [draw_text(plane, "Muster", font_of(None, 11), 3071, (2, 2)).plane for plane in planes]
+    n_found = sum(has_text_like_regions(plane[None], "CT") is not None for plane in drawn)
+    print(f"phantom CT slices of {planes[0].shape}: {n_held} of {len(planes)} are held; with a name {n_found}")
 
 
 def _read_slices(folder: Path) -> Iterator[tuple[str, Plane]]:
