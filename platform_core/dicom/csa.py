@@ -9,26 +9,31 @@ Source: the layout of CSA1 and CSA2 as documented by nibabel, nipy.org/nibabel/d
 import math
 import struct
 
-from pydicom.dataset import Dataset
+from platform_core.dicom.stream import Elements
 
 MAX_TAGS, MAX_ITEMS = 1000, 10_000
-IMAGE_HEADER = 0x1010
-CREATOR = "SIEMENS CSA HEADER"
+GROUP, IMAGE_HEADER = 0x0029, 0x10
+CREATOR = b"SIEMENS CSA HEADER"
 
 
-def mosaic_facts(dataset: Dataset) -> tuple[int, tuple[float, ...] | None]:
+def mosaic_facts(elements: Elements) -> tuple[int, tuple[float, ...] | None]:
     """Slices in the mosaic (0 if it states none) and the direction in which they grow (LPS)."""
-    try:
-        data = dataset.private_block(0x0029, CREATOR)[IMAGE_HEADER & 0xFF].value
-    except KeyError:
-        return 0, None
-    facts = parse_csa(bytes(data or b""), {"NumberOfImagesInMosaic", "SliceNormalVector"})
+    facts = parse_csa(_image_header(elements), {"NumberOfImagesInMosaic", "SliceNormalVector"})
     try:
         n_tiles = int(facts.get("NumberOfImagesInMosaic", ["0"])[0])
         normal = tuple(float(v) for v in facts.get("SliceNormalVector", [])[:3])
     except (ValueError, IndexError):
         return 0, None
     return n_tiles, normal if len(normal) == 3 else None
+
+
+def _image_header(elements: Elements) -> bytes:
+    """The value of the private element, in whichever block of group 0029 Siemens reserved (PS3.5 section 7.8)."""
+    for block in range(0x10, 0x100):
+        creator = elements.raw_at(GROUP << 16 | block)
+        if creator.strip(b"\x00 ") == CREATOR:
+            return elements.raw_at(GROUP << 16 | block << 8 | IMAGE_HEADER)
+    return b""
 
 
 def tiles_per_side(n_tiles: int) -> int:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset
 
 from platform_core.dicom.csa import mosaic_facts, tiles_per_side
-from platform_core.dicom.elements import number, numbers, shared_groups, text, tokens, whole
+from platform_core.dicom.elements import EMPTY, number, numbers, shared_groups, text, tokens, whole
+from platform_core.dicom.stream import Elements
 from platform_core.errors import UnreadableScan
 
 FRAME_KINDS = frozenset(
@@ -48,39 +48,44 @@ class Frame:
     instance: int = 0
 
 
-def frames_of(dataset: Dataset, *, is_projection: bool = False) -> tuple[int, tuple[Frame, ...]]:
+def frames_of(elements: Elements, *, is_projection: bool = False) -> tuple[int, tuple[Frame, ...]]:
     """Tiles of a mosaic (0 for any other file), and the planes in the order of the decoded file.
 
     Raises:
-        UnreadableScan: `multi_frame` for frames without functional groups, `mosaic` for a mosaic without its header.
+        UnreadableScan: `multi_frame` for frames without functional groups, `frame_count` where frames and groups
+            differ, `mosaic` for a mosaic without its header.
     """
-    if dataset.get("PerFrameFunctionalGroupsSequence"):
-        return 0, _enhanced(dataset)
-    if (whole(dataset, "NumberOfFrames") or 1) > 1:
+    groups = elements.items("PerFrameFunctionalGroupsSequence")
+    n_stated = whole(elements, "NumberOfFrames") or 1
+    if groups and n_stated != len(groups):
+        raise UnreadableScan("frame_count", f"{n_stated} frames are stated, {len(groups)} are described")
+    if groups:
+        return 0, _enhanced(elements, groups)
+    if n_stated > 1:
         raise UnreadableScan("multi_frame", "several frames, and no functional groups that place them")
-    frame = _classic(dataset)
-    if is_projection or "MOSAIC" not in tokens(dataset):
+    frame = _classic(elements)
+    if is_projection or "MOSAIC" not in tokens(elements):
         return 0, (frame,)
-    return _mosaic(dataset, frame)
+    return _mosaic(elements, frame)
 
 
-def _classic(dataset: Dataset) -> Frame:
-    rows_columns = numbers(dataset, "PixelSpacing", 2)
-    slope = number(dataset, "RescaleSlope")
+def _classic(elements: Elements) -> Frame:
+    rows_columns = numbers(elements, "PixelSpacing", 2)
+    slope = number(elements, "RescaleSlope")
     return Frame(
         index=0,
-        position_mm=numbers(dataset, "ImagePositionPatient", 3),
-        orientation=numbers(dataset, "ImageOrientationPatient", 6),
+        position_mm=numbers(elements, "ImagePositionPatient", 3),
+        orientation=numbers(elements, "ImageOrientationPatient", 6),
         spacing_mm=(rows_columns[1], rows_columns[0]) if rows_columns else None,
-        slice_spacing_mm=number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness"),
+        slice_spacing_mm=number(elements, "SpacingBetweenSlices") or number(elements, "SliceThickness"),
         slope=1.0 if slope is None else slope,
-        intercept=number(dataset, "RescaleIntercept") or 0.0,
-        echo=text(dataset, "EchoNumbers") or _milliseconds(number(dataset, "EchoTime")),
-        b_value=number(dataset, "DiffusionBValue"),
-        kind=kind_of(tokens(dataset)),
-        temporal=whole(dataset, "TemporalPositionIdentifier"),
-        acquisition=whole(dataset, "AcquisitionNumber"),
-        instance=whole(dataset, "InstanceNumber") or 0,
+        intercept=number(elements, "RescaleIntercept") or 0.0,
+        echo=text(elements, "EchoNumbers") or _milliseconds(number(elements, "EchoTime")),
+        b_value=number(elements, "DiffusionBValue"),
+        kind=kind_of(tokens(elements)),
+        temporal=whole(elements, "TemporalPositionIdentifier"),
+        acquisition=whole(elements, "AcquisitionNumber"),
+        instance=whole(elements, "InstanceNumber") or 0,
     )
 
 
@@ -88,22 +93,22 @@ def _milliseconds(echo_time_ms: float | None) -> str:
     return "" if echo_time_ms is None else f"{echo_time_ms:.1f} ms"
 
 
-def _enhanced(dataset: Dataset) -> tuple[Frame, ...]:
-    shared = shared_groups(dataset)
-    kind = kind_of(tokens(dataset))
-    spacing = number(dataset, "SpacingBetweenSlices")
+def _enhanced(elements: Elements, groups: list[Elements]) -> tuple[Frame, ...]:
+    shared = shared_groups(elements)
+    kind = kind_of(tokens(elements))
+    spacing = number(elements, "SpacingBetweenSlices")
     return tuple(
         _enhanced_frame(index, group, shared, kind, spacing)
-        for index, group in enumerate(dataset.PerFrameFunctionalGroupsSequence)
+        for index, group in enumerate(groups)
     )
 
 
-def _enhanced_frame(index: int, own: Dataset, shared: Dataset, kind: str, slice_spacing: float | None) -> Frame:
+def _enhanced_frame(index: int, own: Elements, shared: Elements, kind: str, slice_spacing: float | None) -> Frame:
     """One frame; its own functional groups come before the shared ones (PS3.3 C.7.6.16)."""
 
-    def group(sequence: str) -> Dataset:
-        items = own.get(sequence) or shared.get(sequence)
-        return items[0] if items else Dataset()
+    def group(sequence: str) -> Elements:
+        items = own.items(sequence) or shared.items(sequence)
+        return items[0] if items else EMPTY
 
     measures, content = group("PixelMeasuresSequence"), group("FrameContentSequence")
     values = group("PixelValueTransformationSequence")
@@ -129,19 +134,19 @@ def _enhanced_frame(index: int, own: Dataset, shared: Dataset, kind: str, slice_
     )
 
 
-def _mosaic(dataset: Dataset, whole_image: Frame) -> tuple[int, tuple[Frame, ...]]:
+def _mosaic(elements: Elements, whole_image: Frame) -> tuple[int, tuple[Frame, ...]]:
     """The tiles, each at its own place.
 
     The stated position is that of the whole mosaic, as if one huge slice were centred where
     the true slice is: nipy.org/nibabel/dicom/dicom_mosaic.html.
     """
-    n_tiles, normal = mosaic_facts(dataset)
+    n_tiles, normal = mosaic_facts(elements)
     position, axes, spacing = whole_image.position_mm, whole_image.orientation, whole_image.spacing_mm
-    step_mm = number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness")
+    step_mm = number(elements, "SpacingBetweenSlices") or number(elements, "SliceThickness")
     if not n_tiles or normal is None or position is None or axes is None or spacing is None or step_mm is None:
         raise UnreadableScan("mosaic", "a Siemens mosaic without the header that says how its slices lie")
     side = tiles_per_side(n_tiles)
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    rows, columns = whole(elements, "Rows") or 0, whole(elements, "Columns") or 0
     if rows % side or columns % side:
         raise UnreadableScan("mosaic", f"{rows} x {columns} is no square of {n_tiles} tiles")
     along_x, along_y = np.array(axes[:3]) * spacing[0], np.array(axes[3:]) * spacing[1]

@@ -9,12 +9,23 @@ import re
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from pydicom.dataset import Dataset
-
+from platform_core.dicom.burned_in import Marks
 from platform_core.dicom.csa import tiles_per_side
-from platform_core.dicom.elements import group_of, number, parse, shared_groups, text, tokens, whole
+from platform_core.dicom.elements import (
+    first_item,
+    group_of,
+    number,
+    parse,
+    shared_groups,
+    text,
+    tokens,
+    uid,
+    whole,
+    words,
+)
 from platform_core.dicom.frames import Frame, frames_of
 from platform_core.dicom.stratum import sequence_class
+from platform_core.dicom.stream import Elements
 from platform_core.errors import UnreadableScan
 
 EARLIEST = date(1900, 1, 1)
@@ -28,9 +39,16 @@ BODY_PARTS = frozenset(
 )
 """Terms of PS3.16 annex L that are kept; any other text in this field could be anything."""
 VIEWS = frozenset("AP PA LL RL LLD RLD LLO RLO CC MLO ML LM LATERAL".split())
+WHO = ("PatientName", "PatientID", "AccessionNumber", "ReferringPhysicianName")
 MIN_NAME = 4
 """Shorter parts of a name turn up in any text by chance."""
 PROJECTIONS = frozenset({"CR", "DX", "MG"})
+CAPTURE_DEVICE = (
+    "SecondaryCaptureDeviceID",
+    "SecondaryCaptureDeviceManufacturer",
+    "SecondaryCaptureDeviceManufacturerModelName",
+    "SecondaryCaptureDeviceSoftwareVersions",
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -87,7 +105,9 @@ class Scan:
 
     header: Header
     identity: Identity
-    dataset: Dataset
+    marks: Marks
+    """What tells of text in the pixels; stays at the door like the identity."""
+    elements: Elements
 
 
 def open_scan(data: bytes) -> Scan:
@@ -96,38 +116,35 @@ def open_scan(data: bytes) -> Scan:
     Raises:
         UnreadableScan: `not_dicom`, `unreadable_header`, or `no_...` for what must be stated and is not.
     """
-    dataset = parse(data)
-    identity = _identity(dataset)
-    modality = text(dataset, "Modality")
+    elements = parse(data)
+    identity = _identity(elements)
+    modality = text(elements, "Modality")
     if not modality:
         raise UnreadableScan("no_modality", "the header states no modality")
-    tiles, frames = frames_of(dataset, is_projection=modality in PROJECTIONS)
-    return Scan(_header(dataset, modality, tiles, frames), identity, dataset)
+    tiles, frames = frames_of(elements, is_projection=modality in PROJECTIONS)
+    header = _header(elements, modality, tiles, frames)
+    return Scan(header, identity, _marks(elements, header.n_rows, header.n_columns), elements)
 
 
-def _identity(dataset: Dataset) -> Identity:
-    series_uid, sop_uid = _uid(dataset, "SeriesInstanceUID"), _uid(dataset, "SOPInstanceUID")
+def _identity(elements: Elements) -> Identity:
+    series_uid, sop_uid = uid(elements, "SeriesInstanceUID"), uid(elements, "SOPInstanceUID")
     if not series_uid:
         raise UnreadableScan("no_series_uid", "the header names no series")
     if not sop_uid:
         raise UnreadableScan("no_instance_uid", "the header names no instance")
     return Identity(
-        patient_id=str(dataset.get("PatientID") or "").strip(),
-        issuer=str(dataset.get("IssuerOfPatientID") or "").strip(),
-        study_uid=_uid(dataset, "StudyInstanceUID") or series_uid,
+        patient_id=words(elements, "PatientID"),
+        issuer=words(elements, "IssuerOfPatientID"),
+        study_uid=uid(elements, "StudyInstanceUID") or series_uid,
         series_uid=series_uid,
         sop_uid=sop_uid,
-        acquired_on=_acquired_on(dataset),
+        acquired_on=_acquired_on(elements),
     )
 
 
-def _uid(dataset: Dataset, name: str) -> str:
-    return str(dataset.get(name) or "").strip("\x00 ")
-
-
-def _acquired_on(dataset: Dataset) -> date | None:
+def _acquired_on(elements: Elements) -> date | None:
     for name in ("AcquisitionDate", "AcquisitionDateTime", "ContentDate", "SeriesDate", "StudyDate"):
-        found = re.match(r"(\d{4})\.?(\d{2})\.?(\d{2})", str(dataset.get(name) or ""))
+        found = re.match(r"(\d{4})\.?(\d{2})\.?(\d{2})", text(elements, name))
         if found is None:
             continue
         try:
@@ -139,56 +156,76 @@ def _acquired_on(dataset: Dataset) -> date | None:
     return None
 
 
-def _header(dataset: Dataset, modality: str, n_tiles: int, frames: tuple[Frame, ...]) -> Header:
-    rows, columns = _matrix(dataset, n_tiles)
-    shared = shared_groups(dataset)
+def _header(elements: Elements, modality: str, n_tiles: int, frames: tuple[Frame, ...]) -> Header:
+    rows, columns = _matrix(elements, n_tiles)
+    shared = shared_groups(elements)
     return Header(
         modality=modality.upper(),
-        manufacturer=_nameless(dataset, text(dataset, "Manufacturer")),
-        scanner_model=_nameless(dataset, text(dataset, "ManufacturerModelName")),
-        software=_nameless(dataset, text(dataset, "SoftwareVersions")),
-        kernel=_nameless(dataset, text(group_of(shared, "CTReconstructionSequence", dataset), "ConvolutionKernel")),
-        kvp=number(group_of(shared, "CTXRayDetailsSequence", dataset), "KVP"),
-        repetition_time_ms=number(group_of(shared, "MRTimingAndRelatedParametersSequence", dataset), "RepetitionTime"),
-        echo_time_ms=_echo_time_ms(dataset, shared),
-        field_strength_t=number(dataset, "MagneticFieldStrength"),
-        body_part=_body_part(dataset, shared),
-        view=_listed(text(dataset, "ViewPosition"), VIEWS),
-        has_contrast=_has_contrast(dataset),
-        sequence=_sequence(dataset, shared) if modality == "MR" else "",
-        series_number=whole(dataset, "SeriesNumber") or 0,
-        transfer_syntax=str(getattr(dataset, "file_meta", Dataset()).get("TransferSyntaxUID", "") or ""),
-        photometric=text(dataset, "PhotometricInterpretation").upper(),
-        n_samples=whole(dataset, "SamplesPerPixel") or 1,
+        manufacturer=_nameless(elements, text(elements, "Manufacturer")),
+        scanner_model=_nameless(elements, text(elements, "ManufacturerModelName")),
+        software=_nameless(elements, text(elements, "SoftwareVersions")),
+        kernel=_nameless(elements, text(group_of(shared, "CTReconstructionSequence", elements), "ConvolutionKernel")),
+        kvp=number(group_of(shared, "CTXRayDetailsSequence", elements), "KVP"),
+        repetition_time_ms=number(group_of(shared, "MRTimingAndRelatedParametersSequence", elements), "RepetitionTime"),
+        echo_time_ms=_echo_time_ms(elements, shared),
+        field_strength_t=number(elements, "MagneticFieldStrength"),
+        body_part=_body_part(elements, shared),
+        view=_listed(text(elements, "ViewPosition"), VIEWS),
+        has_contrast=_has_contrast(elements),
+        sequence=_sequence(elements, shared) if modality == "MR" else "",
+        series_number=whole(elements, "SeriesNumber") or 0,
+        transfer_syntax=elements.transfer_syntax,
+        photometric=text(elements, "PhotometricInterpretation").upper(),
+        n_samples=whole(elements, "SamplesPerPixel") or 1,
         n_rows=rows,
         n_columns=columns,
         n_tiles=n_tiles,
-        bits_allocated=whole(dataset, "BitsAllocated") or 16,
-        bits_stored=whole(dataset, "BitsStored") or whole(dataset, "BitsAllocated") or 16,
-        is_signed=whole(dataset, "PixelRepresentation") == 1,
+        bits_allocated=whole(elements, "BitsAllocated") or 16,
+        bits_stored=whole(elements, "BitsStored") or whole(elements, "BitsAllocated") or 16,
+        is_signed=whole(elements, "PixelRepresentation") == 1,
         frames=frames,
     )
 
 
-def _nameless(dataset: Dataset, value: str) -> str | None:
-    """The text, unless it repeats the patient's name or number: people type anything anywhere."""
-    typed = f"{dataset.get('PatientName') or ''} {dataset.get('PatientID') or ''}".upper()
-    words = [word for word in re.split(r"[\s^=,]+", typed) if len(word) >= MIN_NAME]
-    return None if any(word in value.upper() for word in words) else value or None
+def _marks(elements: Elements, n_rows: int, n_columns: int) -> Marks:
+    return Marks(
+        sop_class=uid(elements, "SOPClassUID"),
+        modality=text(elements, "Modality"),
+        image_type="\\".join(tokens(elements)),
+        burned_in_annotation=text(elements, "BurnedInAnnotation"),
+        conversion_type=text(elements, "ConversionType"),
+        capture_device=" ".join(text(elements, name) for name in CAPTURE_DEVICE).strip(),
+        series_description=text(elements, "SeriesDescription"),
+        manufacturer=text(elements, "Manufacturer"),
+        scanner_model=text(elements, "ManufacturerModelName"),
+        n_rows=n_rows,
+        n_columns=n_columns,
+    )
 
 
-def _echo_time_ms(dataset: Dataset, shared: Dataset) -> float | None:
-    frames = dataset.get("PerFrameFunctionalGroupsSequence")
-    for group in (shared, frames[0] if frames else Dataset()):
-        items = group.get("MREchoSequence")
+def _nameless(elements: Elements, value: str) -> str | None:
+    """The text, unless it repeats the patient's name or a number of theirs: people type anything anywhere."""
+    typed = " ".join(words(elements, name) for name in WHO)
+    parts = [_squeezed(part) for part in re.split(r"[\s^=,\\]+", typed) if len(part) >= MIN_NAME]
+    return None if any(part and part in _squeezed(value) for part in parts) else value or None
+
+
+def _squeezed(value: str) -> str:
+    """Letters and digits alone: a name must not hide behind an accent or a hyphen."""
+    return re.sub(r"[^A-Z0-9]", "", value.upper())
+
+
+def _echo_time_ms(elements: Elements, shared: Elements) -> float | None:
+    for group in (shared, first_item(elements, "PerFrameFunctionalGroupsSequence")):
+        items = group.items("MREchoSequence")
         if items:
             return number(items[0], "EffectiveEchoTime")
-    return number(dataset, "EchoTime")
+    return number(elements, "EchoTime")
 
 
-def _body_part(dataset: Dataset, shared: Dataset) -> str | None:
-    stated = _listed(text(dataset, "BodyPartExamined"), BODY_PARTS)
-    return stated or _listed(text(group_of(shared, "FrameAnatomySequence", dataset), "BodyPartExamined"), BODY_PARTS)
+def _body_part(elements: Elements, shared: Elements) -> str | None:
+    stated = _listed(text(elements, "BodyPartExamined"), BODY_PARTS)
+    return stated or _listed(text(group_of(shared, "FrameAnatomySequence", elements), "BodyPartExamined"), BODY_PARTS)
 
 
 def _listed(value: str, terms: frozenset[str]) -> str | None:
@@ -196,26 +233,26 @@ def _listed(value: str, terms: frozenset[str]) -> str | None:
     return plain if plain in terms else None
 
 
-def _has_contrast(dataset: Dataset) -> bool:
-    agent = text(dataset, "ContrastBolusAgent").upper()
-    return agent not in ("", "NONE", "NO") or bool(dataset.get("ContrastBolusAgentSequence"))
+def _has_contrast(elements: Elements) -> bool:
+    agent = text(elements, "ContrastBolusAgent").upper()
+    return agent not in ("", "NONE", "NO") or bool(elements.items("ContrastBolusAgentSequence"))
 
 
-def _sequence(dataset: Dataset, shared: Dataset) -> str:
-    stated = tokens(dataset, "ScanningSequence") or (
-        *tokens(dataset, "EchoPulseSequence"),
-        *(["EP"] if text(dataset, "EchoPlanarPulseSequence") == "YES" else []),
-        *(["IR"] if text(dataset, "InversionRecovery") == "YES" else []),
+def _sequence(elements: Elements, shared: Elements) -> str:
+    stated = tokens(elements, "ScanningSequence") or (
+        *tokens(elements, "EchoPulseSequence"),
+        *(["EP"] if text(elements, "EchoPlanarPulseSequence") == "YES" else []),
+        *(["IR"] if text(elements, "InversionRecovery") == "YES" else []),
     )
     return sequence_class(
         stated,
-        number(group_of(shared, "MRTimingAndRelatedParametersSequence", dataset), "RepetitionTime"),
-        _echo_time_ms(dataset, shared),
+        number(group_of(shared, "MRTimingAndRelatedParametersSequence", elements), "RepetitionTime"),
+        _echo_time_ms(elements, shared),
     )
 
 
-def _matrix(dataset: Dataset, n_tiles: int) -> tuple[int, int]:
-    rows, columns = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
+def _matrix(elements: Elements, n_tiles: int) -> tuple[int, int]:
+    rows, columns = whole(elements, "Rows") or 0, whole(elements, "Columns") or 0
     if rows <= 0 or columns <= 0:
         raise UnreadableScan("no_matrix", "the header states no rows and columns")
     side = tiles_per_side(n_tiles) if n_tiles else 1

@@ -1,55 +1,77 @@
-"""Stored values to numbers with a meaning: HU for CT, the scanner's own units for the rest."""
+"""Stored values to numbers with a meaning: HU for CT, the scanner's own units for the rest.
+
+Plain pixels are never copied before they are in units: a series of 100 MB passes the
+processor's cache once. Compressed ones go through pydicom's decoders, after the size that
+each frame claims was checked against the header's.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 from pydicom.uid import UID, ExplicitVRBigEndian
 
+from platform_core.dicom.codestream import frame_size
 from platform_core.dicom.csa import tiles_per_side
 from platform_core.dicom.header import Header, Scan
 from platform_core.errors import UnreadableScan
 from platform_core.imaging.volume import Voxels
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
+MAX_BYTES = 1 << 32
+"""One file may not decode to more; the largest whole-body and 4D files seen in practice are below 2 GiB."""
+FREE_BYTES, MAX_EXPANSION = 1 << 26, 2000
+"""A small file may decode to 64 MiB, a larger one to 2000 times its size: blank JPEG 2000 frames come near that."""
+INT16 = np.iinfo(np.int16)
 
 
 def decode(scan: Scan) -> Voxels:
     """The stored values of all planes of a file, (plane, y, x), integers; larger is brighter.
 
+    May be a read-only view of the file's bytes.
+
     Raises:
-        UnreadableScan: `colour`, `no_pixels`, `truncated`, `bits` or `undecodable`.
+        UnreadableScan: `colour`, `no_pixels`, `truncated`, `bits`, `too_large` or `undecodable`.
     """
     header = scan.header
     if header.n_samples != 1 or header.photometric not in GREY:
         raise UnreadableScan("colour", "expected one grey value per pixel, found a colour image")
-    if "PixelData" not in scan.dataset:
+    if scan.elements.place("PixelData") is None:
         raise UnreadableScan("no_pixels", "the file ends before its pixels, or has none")
     syntax = UID(header.transfer_syntax)
-    stored: Voxels = _compressed(scan) if syntax.is_transfer_syntax and syntax.is_encapsulated else _plain(scan)
+    stored = _compressed(scan) if syntax.is_transfer_syntax and syntax.is_encapsulated else _plain(scan)
     if header.photometric == "MONOCHROME1":
         stored = _inverted(stored, header)
     return _tiles(stored[0], header) if header.n_tiles else stored
 
 
-def in_units(planes: Sequence[Voxels], slopes: Sequence[float], intercepts: Sequence[float]) -> Voxels:
-    """Rescale planes and stack them.
+def in_units(stored: Voxels, slope: float, intercept: float, *, out: Voxels | None = None) -> Voxels:
+    """Rescale stored values.
 
-    Whole numbers stay whole (int16, or uint16 where they do not fit) if no slope differs
-    from 1; else float32.
+    Whole numbers stay whole (int16 where they fit) if the slope
+    is 1; else float32.
+
+    Args:
+        stored: Integers, any shape.
+        slope: Of this plane.
+        intercept: Of this plane.
+        out: Where int16 results may be written, of the same shape.
     """
-    is_whole = all(slope == 1 for slope in slopes) and all(float(value).is_integer() for value in intercepts)
+    if slope != 1 or not float(intercept).is_integer():
+        return np.asarray(stored * slope + intercept, dtype=np.float32)
+    if stored.dtype.itemsize <= 2 and _fits_int16(stored, int(intercept)):
+        # in 16 bits a sum that fits comes out right, whatever sign the bits were read with
+        same = stored.view(np.int16) if stored.dtype.itemsize == 2 else stored.astype(np.int16)
+        return np.asarray(np.add(same, np.int16(intercept), out=out))
+    return stored if intercept == 0 else stored.astype(np.int64) + int(intercept)
+
+
+def stacked(planes: Sequence[Voxels]) -> Voxels:
+    """Planes in units as one array: int16 if all values fit, else uint16, else float32."""
     stack = np.stack(planes)
-    column = (-1, *([1] * (stack.ndim - 1)))
-    if not is_whole:
-        return np.asarray(stack * np.reshape(slopes, column) + np.reshape(intercepts, column), dtype=np.float32)
-    if any(intercepts):
-        stack = stack.astype(np.int32) + np.reshape(intercepts, column).astype(np.int32)
-    return _smallest(stack)
-
-
-def _smallest(stack: Voxels) -> Voxels:
     if stack.dtype == np.int16:
         return stack
+    if stack.dtype.kind == "f":
+        return stack.astype(np.float32, copy=False)
     low, high = int(stack.min()), int(stack.max())
     for kind in (np.int16, np.uint16):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
@@ -57,19 +79,29 @@ def _smallest(stack: Voxels) -> Voxels:
     return stack.astype(np.float32)
 
 
+def _fits_int16(stored: Voxels, intercept: int) -> bool:
+    """Whether the sums fit; asked of the type first, of the values only where the type cannot tell."""
+    if not INT16.min <= intercept <= INT16.max:
+        return False
+    limits = np.iinfo(stored.dtype)
+    if limits.min + intercept >= INT16.min and limits.max + intercept <= INT16.max:
+        return True
+    return int(stored.min()) + intercept >= INT16.min and int(stored.max()) + intercept <= INT16.max
+
+
 def _plain(scan: Scan) -> Voxels:
-    """Uncompressed pixels: the bytes as they lie."""
-    header, data = scan.header, scan.dataset.PixelData
+    """Uncompressed pixels, in place where every bit of them counts."""
+    header, place = scan.header, scan.elements.found[0x7FE00010]
     if header.bits_allocated not in (8, 16, 32):
         raise UnreadableScan("bits", f"{header.bits_allocated} bits allocated per pixel")
     order = ">" if header.transfer_syntax == ExplicitVRBigEndian and header.bits_allocated > 8 else "<"
     kind = np.dtype(f"{order}{'i' if header.is_signed else 'u'}{header.bits_allocated // 8}")
     shape = _stored_shape(header)
-    n_bytes = int(np.prod(shape)) * kind.itemsize
-    if len(data) < n_bytes:
-        raise UnreadableScan("truncated", f"expected {n_bytes} bytes of pixels, found {len(data)}")
-    stored = np.frombuffer(data, kind, count=int(np.prod(shape))).reshape(shape)
-    return _used_bits(stored.astype(kind.newbyteorder("=")), header)
+    n_values, n_found = int(np.prod(shape)), min(place.length, len(scan.elements.data) - place.start)
+    if n_found < n_values * kind.itemsize:
+        raise UnreadableScan("truncated", f"expected {n_values * kind.itemsize} bytes of pixels, found {n_found}")
+    stored = np.frombuffer(scan.elements.data, kind, count=n_values, offset=place.start).reshape(shape)
+    return _used_bits(stored.astype(kind.newbyteorder("="), copy=False), header)
 
 
 def _used_bits(stored: Voxels, header: Header) -> Voxels:
@@ -77,15 +109,52 @@ def _used_bits(stored: Voxels, header: Header) -> Voxels:
     n_unused = header.bits_allocated - header.bits_stored
     if n_unused <= 0:
         return stored
-    return np.asarray(np.right_shift(np.left_shift(stored, n_unused), n_unused))
+    if header.is_signed:
+        return np.asarray(np.right_shift(np.left_shift(stored, n_unused), n_unused))
+    used = np.bitwise_and(stored, stored.dtype.type((1 << header.bits_stored) - 1))
+    return used.view(f"i{used.dtype.itemsize}")
 
 
 def _compressed(scan: Scan) -> Voxels:
+    header, shape = scan.header, _stored_shape(scan.header)
+    encoded = scan.elements.raw("PixelData")
+    n_bytes = int(np.prod(shape)) * max(1, header.bits_allocated // 8)
+    if n_bytes > MAX_BYTES or n_bytes > max(FREE_BYTES, MAX_EXPANSION * len(encoded)):
+        raise UnreadableScan("too_large", f"{len(encoded)} compressed bytes claim to hold {n_bytes} bytes of pixels")
     try:
-        stored = np.asarray(scan.dataset.pixel_array)
+        return _decompressed(scan, encoded, shape)
+    except UnreadableScan:
+        raise
     except Exception as error:  # decoders raise many kinds; any means that the pixels are lost
         raise UnreadableScan("undecodable", "the compressed pixels cannot be decoded") from error
-    return stored.reshape(_stored_shape(scan.header))
+
+
+def _decompressed(scan: Scan, encoded: bytes, shape: tuple[int, int, int]) -> Voxels:
+    from pydicom.encaps import generate_frames
+    from pydicom.pixels import get_decoder
+
+    header, elements = scan.header, scan.elements
+    offsets = elements.raw("ExtendedOffsetTable"), elements.raw("ExtendedOffsetTableLengths")
+    options = {"extended_offsets": offsets} if all(offsets) else {}
+    for frame in generate_frames(encoded, number_of_frames=shape[0], **options):
+        found = frame_size(frame)
+        if found is not None and found != shape[1:]:
+            raise UnreadableScan("undecodable", f"a compressed frame of {found} pixels, where {shape[1:]} are stated")
+    values, _ = get_decoder(UID(header.transfer_syntax)).as_array(
+        encoded,
+        raw=True,
+        rows=shape[1],
+        columns=shape[2],
+        number_of_frames=shape[0],
+        samples_per_pixel=1,
+        photometric_interpretation=header.photometric,
+        bits_allocated=header.bits_allocated,
+        bits_stored=header.bits_stored,
+        pixel_representation=int(header.is_signed),
+        pixel_keyword="PixelData",
+        **options,
+    )
+    return np.asarray(values).reshape(shape)
 
 
 def _stored_shape(header: Header) -> tuple[int, int, int]:

@@ -12,13 +12,9 @@
 
 # ruff: noqa: SIM905 - lists of terms read better as words
 from dataclasses import dataclass
-from io import BytesIO
 
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial
-from pydicom.tag import BaseTag, Tag
-
-from platform_core.dicom.elements import may_be_dicom, tokens
+from platform_core.dicom.elements import parse, text, tokens, uid
+from platform_core.dicom.stream import Elements, tag_of
 from platform_core.errors import UnreadableScan
 
 MODALITIES = frozenset({"CT", "MR", "PT", "CR", "DX", "MG"})
@@ -33,8 +29,9 @@ DIRECTORY = "1.2.840.10008.1.3.10"
 LOCALIZERS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
 SCREENS = frozenset({"SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO", "DOSE REPORT", "RESULT"})
 
-SERIES_UID = Tag(0x0020000E)
-LOOKED_AT = [Tag(tag) for tag in (0x00080008, 0x00080016, 0x00080060, 0x0020000E)]
+HEAD_BYTES = 8192
+"""Read of a file at first: the series stands in the first 4 KiB of most headers, and a disk reads no less at once."""
+SERIES_UID = tag_of("SeriesInstanceUID")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,25 +48,35 @@ def glance(data: bytes) -> Glance:
     Raises:
         UnreadableScan: `not_dicom`, `unreadable_header` or `no_series_uid`.
     """
-    if not may_be_dicom(data):
-        raise UnreadableScan("not_dicom", "expected a DICOM header, found something else")
-    try:
-        dataset = read_partial(BytesIO(data), stop_when=_is_past, force=True, specific_tags=LOOKED_AT)
-        series_uid = str(dataset.get("SeriesInstanceUID") or "").strip("\x00 ")
-        rule = set_aside(dataset)
-    except Exception as error:  # pydicom raises many kinds on broken bytes; any means: cannot be parsed
-        raise UnreadableScan("unreadable_header", "the DICOM header cannot be parsed") from error
-    if rule is None and not series_uid:
+    elements = parse(data, last=SERIES_UID)
+    look = _look(elements)
+    if look.rule is None and not look.series_uid and elements.is_cut:
+        raise UnreadableScan("unreadable_header", "the file ends within its header")
+    if look.rule is None and not look.series_uid:
         raise UnreadableScan("no_series_uid", "the header names no series")
-    return Glance(series_uid, rule)
+    return look
 
 
-def set_aside(dataset: Dataset) -> str | None:
+def glance_at_head(head: bytes) -> Glance | None:
+    """The same of the beginning of a file; None if it does not tell and the whole file must be read."""
+    try:
+        elements = parse(head, last=SERIES_UID)
+    except UnreadableScan:
+        return None
+    look = _look(elements)
+    return look if look.series_uid and not elements.is_cut else None
+
+
+def _look(elements: Elements) -> Glance:
+    return Glance(uid(elements, "SeriesInstanceUID"), set_aside(elements))
+
+
+def set_aside(elements: Elements) -> str | None:
     """The rule that sets a file aside; None for an image to take in."""
-    sop_class = str(dataset.get("SOPClassUID") or "")
-    if str(dataset.file_meta.get("MediaStorageSOPClassUID") or "") == DIRECTORY:
+    sop_class = uid(elements, "SOPClassUID")
+    if uid(elements, "MediaStorageSOPClassUID") == DIRECTORY:
         return "directory"
-    modality, image_type = str(dataset.get("Modality") or "").strip().upper(), frozenset(tokens(dataset))
+    modality, image_type = text(elements, "Modality").upper(), frozenset(tokens(elements))
     if modality in NOT_IMAGES or sop_class.startswith(NOT_IMAGE_CLASSES):
         return "not_an_image"
     if sop_class == SECONDARY_CAPTURE or sop_class.startswith(SECONDARY_CAPTURE + "."):
@@ -80,6 +87,3 @@ def set_aside(dataset: Dataset) -> str | None:
         return "localizer"
     return "other_modality" if modality and modality not in MODALITIES else None
 
-
-def _is_past(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return int(tag) > int(SERIES_UID)

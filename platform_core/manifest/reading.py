@@ -1,17 +1,19 @@
 """From the files of one series to its parts, each a volume or the reason why not. Knows no tables."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import numpy as np
 
+from platform_core.dicom.burned_in import BURNED_IN_TEXT, Marks, has_text_like_regions, is_at_risk, refusal_by_rule
 from platform_core.dicom.geometry import arrange, orientation_letters
 from platform_core.dicom.grouping import Part, Plane, split_parts
 from platform_core.dicom.header import Header, Identity, open_scan
-from platform_core.dicom.pixels import decode, in_units
+from platform_core.dicom.pixels import decode, in_units, stacked
+from platform_core.dicom.rules import set_aside
 from platform_core.dicom.stratum import stratum_of
 from platform_core.errors import UnreadableScan
 from platform_core.imaging.plain import decode_image, image_format
@@ -30,11 +32,40 @@ class File:
 
     header: Header | None = None
     identity: Identity | None = None
+    marks: Marks | None = None
     pixels: Voxels | None = None
+    """In units, (plane, y, x)."""
+    slot: int | None = None
+    """The plane of the room that the pixels lie in."""
+    rule: str | None = None
+    """The rule that sets the file aside."""
     refusal: Refusal | None = None
     """Why its pixels cannot be used."""
     copy_of: int | None = None
     """The file that holds the same pixels already."""
+
+
+@dataclass(slots=True, repr=False)
+class Room:
+    """Where the planes of a series are put as its files are read, so that they need not be copied together later."""
+
+    n_files: int
+    planes: Voxels | None = None
+    """(file, y, x), int16, of the size of the first file."""
+    n_taken: int = 0
+
+    def next_plane(self, shape: tuple[int, ...]) -> Voxels | None:
+        """Room for one plane of this (1, y, x), if the series is of this size."""
+        if self.planes is None and shape[0] == 1:
+            self.planes = np.empty((self.n_files, *shape[1:]), np.int16)
+        if self.planes is None or shape != (1, *self.planes.shape[1:]) or self.n_taken == len(self.planes):
+            return None
+        return self.planes[self.n_taken : self.n_taken + 1]
+
+    def take(self) -> int:
+        """Keep what was written to the next plane."""
+        self.n_taken += 1
+        return self.n_taken - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -66,49 +97,81 @@ class Reading:
     parts: list[Taken]
 
 
-def read_series(contents: Sequence[bytes], is_preferred: Callable[[int], bool]) -> Reading:
-    """Decode the DICOM files of one series and decide on each part.
+def open_file(data: bytes, room: Room) -> File:
+    """Decode one DICOM file of a series; what is wrong with it is told, not raised."""
+    file = File()
+    try:
+        scan = open_scan(data)
+        file.header, file.identity, file.marks = scan.header, scan.identity, scan.marks
+        file.rule = set_aside(scan.elements)
+        if file.rule is None:
+            _fill(file, decode(scan), room)
+    except UnreadableScan as error:
+        file.refusal = (error.reason, error.detail)
+    except Exception as error:  # noqa: BLE001 - decoders raise many kinds on odd bytes; one file must not stop the others
+        file.refusal = ("undecodable", f"the decoder gave up on this file ({type(error).__name__})")
+    return file
+
+
+def _fill(file: File, stored: Voxels, room: Room) -> None:
+    assert file.header is not None
+    frames = file.header.frames
+    plane = room.next_plane(stored.shape)
+    if len({(frame.slope, frame.intercept) for frame in frames}) == 1:
+        file.pixels = in_units(stored, frames[0].slope, frames[0].intercept, out=plane)
+    else:
+        planes = [in_units(values, f.slope, f.intercept) for values, f in zip(stored, frames, strict=True)]
+        file.pixels = np.stack(planes)
+    if plane is not None and np.shares_memory(file.pixels, plane):
+        file.slot = room.take()
+
+
+def read_series(files: Sequence[File], room: Room, is_preferred: Callable[[int], bool]) -> Reading:
+    """Decide on each part of a series.
 
     Args:
-        contents: The files, in the order of their addresses.
+        files: What `open_file` gave for each file, in the order of their addresses.
+        room: The room that they were opened with.
         is_preferred: Whether a file was accepted before, so that a copy of it is the copy.
     """
-    files = [_open(data) for data in contents]
+    files = list(files)
     _settle_copies(files, is_preferred)
     spoiler = _spoiler(files)
     planes = [
         Plane(index, file.header, frame)
         for index, file in enumerate(files)
-        if file.header is not None and file.copy_of is None
+        if file.header is not None and file.copy_of is None and file.rule is None
         for frame in file.header.frames
     ]
-    return Reading(files, [_take(part, files, spoiler) for part in split_parts(planes)])
+    return Reading(files, [_take(part, files, room, spoiler) for part in split_parts(planes)])
 
 
 def read_image(
-    contents: Sequence[bytes], settings: SiteSettings, view: str | None, is_preferred: Callable[[int], bool]
+    content: bytes, n_copies: int, settings: SiteSettings, view: str | None, is_preferred: Callable[[int], bool]
 ) -> Reading:
-    """Decode a plain image of which `contents` holds one or more equal copies."""
-    kept = next((index for index in range(len(contents)) if is_preferred(index)), 0)
-    files = [File(copy_of=None if index == kept else kept) for index in range(len(contents))]
+    """Decode a plain image that came in one or more equal copies."""
+    kept = next((index for index in range(n_copies) if is_preferred(index)), 0)
+    files = [File(copy_of=None if index == kept else kept) for index in range(n_copies)]
+    modality = settings.modality or "OT"
     volume: Volume | None = None
     try:
-        volume = decode_image(contents[0])
+        volume = decode_image(content)
+        files[kept].refusal = _seen_text(volume, modality)
     except UnreadableScan as error:
-        files = [File(refusal=(error.reason, error.detail)) for _ in contents]
-    modality = settings.modality or "OT"
+        files = [File(refusal=(error.reason, error.detail)) for _ in range(n_copies)]
     facts = {
         "modality": modality,
         "body_part": settings.body_part,
         "view": view,
         "stratum": stratum_of(modality, settings.body_part),
-        "transfer_syntax": image_format(contents[0]),
+        "transfer_syntax": image_format(content),
         "n_files": 1,
         **size_facts(volume),
     }
     refusal = files[kept].refusal
+    kept_volume = volume if refusal is None else None
     return Reading(
-        files, [Taken(files=(kept,), facts=facts, identity=None, acquired_on=None, volume=volume, refusal=refusal)]
+        files, [Taken(files=(kept,), facts=facts, identity=None, acquired_on=None, volume=kept_volume, refusal=refusal)]
     )
 
 
@@ -125,24 +188,11 @@ def size_facts(volume: Volume | None) -> dict[str, Any]:
     return facts
 
 
-def _open(data: bytes) -> File:
-    file = File()
-    try:
-        scan = open_scan(data)
-        file.header, file.identity = scan.header, scan.identity
-        file.pixels = decode(scan)
-    except UnreadableScan as error:
-        file.refusal = (error.reason, error.detail)
-    except Exception as error:  # noqa: BLE001 - decoders raise many kinds on odd bytes; one file must not stop the others
-        file.refusal = ("undecodable", f"the decoder gave up on this file ({type(error).__name__})")
-    return file
-
-
 def _settle_copies(files: list[File], is_preferred: Callable[[int], bool]) -> None:
     """Of files with one SOPInstanceUID keep one; if their pixels differ nobody knows which is right."""
     same: dict[str, list[int]] = defaultdict(list)
     for index, file in enumerate(files):
-        if file.identity is not None:
+        if file.identity is not None and file.rule is None:
             same[file.identity.sop_uid].append(index)
     for copies in same.values():
         whole = sorted((i for i in copies if files[i].pixels is not None), key=lambda i: (not is_preferred(i), i))
@@ -171,17 +221,18 @@ def _spoiler(files: list[File]) -> Refusal | None:
     return next((refusal for refusal in loose if refusal is not None), None)
 
 
-def _take(part: Part, files: list[File], spoiler: Refusal | None) -> Taken:
+def _take(part: Part, files: list[File], room: Room, spoiler: Refusal | None) -> Taken:
     indices = tuple(dict.fromkeys(plane.file for plane in part))
     identities = [identity for index in indices if (identity := files[index].identity) is not None]
     dates = [identity.acquired_on for identity in identities if identity.acquired_on is not None]
     volume: Volume | None = None
     refusal = spoiler or next((why for index in indices if (why := files[index].refusal) is not None), None)
-    if refusal is None and len({identity.patient_id for identity in identities}) > 1:
-        refusal = (TWO_PATIENTS, "files of one series name different patients")
+    marks = dict.fromkeys(mark for index in indices if (mark := files[index].marks) is not None)
+    refusal = refusal or _refused_by_header(identities, marks)
     if refusal is None:
         try:
-            volume = _assemble(part, files)
+            volume = _assemble(part, files, room)
+            refusal = _seen_text(volume, part[0].header.modality) if any(map(is_at_risk, marks)) else None
         except UnreadableScan as error:
             refusal = (error.reason, error.detail)
     return Taken(
@@ -189,29 +240,54 @@ def _take(part: Part, files: list[File], spoiler: Refusal | None) -> Taken:
         facts=_header_facts(part[0].header, len(indices)) | size_facts(volume),
         identity=identities[0],
         acquired_on=min(dates, default=None),
-        volume=volume,
+        volume=volume if refusal is None else None,
         refusal=refusal,
     )
 
 
-def _assemble(part: Part, files: list[File]) -> Volume:
-    """Put the planes in order and in units: (z, y, x), or (t, z, y, x)."""
+def _refused_by_header(identities: Sequence[Identity], marks: Iterable[Marks]) -> Refusal | None:
+    if len({identity.patient_id for identity in identities}) > 1:
+        return (TWO_PATIENTS, "files of one series name different patients")
+    why = next((why for mark in marks if (why := refusal_by_rule(mark)) is not None), None)
+    return None if why is None else (why, "the header says that text is drawn into the pixels, or comes from a screen")
+
+
+def _seen_text(volume: Volume, modality: str) -> Refusal | None:
+    """What looks like text in the pixels waits for a person."""
+    seen = has_text_like_regions(volume.voxels.reshape(-1, *volume.voxels.shape[-2:]), modality)
+    return None if seen is None else (BURNED_IN_TEXT, seen.detail)
+
+
+def _assemble(part: Part, files: list[File], room: Room) -> Volume:
+    """Put the planes in order: (z, y, x), or (t, z, y, x)."""
     if part[0].header.is_projection:
-        return Volume(_voxels(part, files), None)
+        return Volume(_voxels(part, files, room), None)
     stack = arrange(part)
-    voxels = _voxels([part[index] for index in stack.order.ravel()], files)
+    voxels = _voxels([part[index] for index in stack.order.ravel()], files, room)
     n_t, n_z = stack.order.shape
     shape = (n_z, *voxels.shape[1:]) if n_t == 1 else (n_t, n_z, *voxels.shape[1:])
     return Volume(voxels.reshape(shape), stack.geometry)
 
 
-def _voxels(planes: Sequence[Plane], files: list[File]) -> Voxels:
-    pixels = []
-    for plane in planes:
-        decoded = files[plane.file].pixels
-        assert decoded is not None
-        pixels.append(decoded[plane.frame.index])
-    return in_units(pixels, [plane.frame.slope for plane in planes], [plane.frame.intercept for plane in planes])
+def _voxels(planes: Sequence[Plane], files: list[File], room: Room) -> Voxels:
+    """(plane, y, x) in units; a view of the room where all planes lie in it evenly."""
+    slots = [slot for plane in planes if (slot := files[plane.file].slot) is not None]
+    if room.planes is not None and len(slots) == len(planes):
+        return _from_room(room.planes, slots)
+    return stacked([_decoded(files[plane.file])[plane.frame.index] for plane in planes])
+
+
+def _from_room(planes: Voxels, slots: list[int]) -> Voxels:
+    step = slots[1] - slots[0] if len(slots) > 1 else 1
+    stop = slots[0] + step * len(slots)
+    if step == 0 or slots != list(range(slots[0], stop, step)):
+        return np.asarray(planes[np.array(slots)])
+    return planes[slots[0] : stop if stop >= 0 else None : step]
+
+
+def _decoded(file: File) -> Voxels:
+    assert file.pixels is not None
+    return file.pixels
 
 
 def _header_facts(header: Header, n_files: int) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
 
 from platform_core.dicom.csa import mosaic_facts, parse_csa, tiles_per_side
+from platform_core.dicom.elements import EMPTY, parse
 
 
 def mosaics(test_data: Path) -> Any:
@@ -27,7 +27,7 @@ def test_the_csa_header_is_read_as_nibabel_reads_it(test_data: Path) -> None:
     for file in files:
         dataset = pydicom.dcmread(file)
         oracle = get_csa_header(dataset, "image")["tags"]
-        n_tiles, normal = mosaic_facts(dataset)
+        n_tiles, normal = mosaic_facts(parse(file.read_bytes()))
         assert n_tiles == oracle["NumberOfImagesInMosaic"]["items"][0]
         assert normal is not None
         assert list(normal) == oracle["SliceNormalVector"]["items"]
@@ -52,4 +52,4 @@ def test_broken_private_bytes_say_nothing(data: bytes) -> None:
 
 
 def test_a_file_without_private_elements_is_no_mosaic() -> None:
-    assert mosaic_facts(Dataset()) == (0, None)
+    assert mosaic_facts(EMPTY) == (0, None)

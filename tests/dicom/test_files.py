@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from platform_core.dicom.elements import claims_to_be_dicom
 from platform_core.dicom.header import open_scan
-from platform_core.dicom.pixels import decode, in_units
+from platform_core.dicom.pixels import decode, in_units, stacked
 from platform_core.dicom.rules import glance
 from platform_core.errors import UnreadableScan
 
@@ -80,25 +80,25 @@ def test_byte_order_does_not_change_the_values(make_slice: Any, syntax: Any) -> 
 def test_ct_is_in_whole_hounsfield_units(make_slice: Any) -> None:
     scan = open_scan(coded(make_slice(0, (0, 0, 0), STORED)))
     frame = scan.header.frames[0]
-    voxels = in_units(list(decode(scan)), [frame.slope], [frame.intercept])
+    voxels = in_units(decode(scan), frame.slope, frame.intercept)
     assert voxels.dtype == np.int16
     assert voxels.ravel().tolist() == [-2024, -1024, -984, 1976]
 
 
 def test_a_fractional_slope_gives_real_numbers() -> None:
-    voxels = in_units([STORED], [0.5], [1.0])
+    voxels = in_units(STORED, 0.5, 1.0)
     assert voxels.dtype == np.float32
     assert voxels.ravel().tolist() == [-499.0, 1.0, 21.0, 1501.0]
 
 
 def test_large_unsigned_values_stay_whole() -> None:
-    voxels = in_units([np.array([[0, 65535]], np.uint16)], [1.0], [0.0])
+    voxels = stacked([in_units(np.array([[0, 65535]], np.uint16), 1.0, 0.0)])
     assert voxels.dtype == np.uint16
 
 
 def test_each_slice_has_its_own_slope() -> None:
     """PET rescales slice by slice."""
-    voxels = in_units([STORED, STORED], [1.0, 2.0], [0.0, 0.0])
+    voxels = stacked([in_units(STORED, slope, 0.0) for slope in (1.0, 2.0)])
     np.testing.assert_allclose(voxels[1], 2 * STORED)
 
 

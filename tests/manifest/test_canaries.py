@@ -243,7 +243,6 @@ def test_nothing_is_found_in_what_any_run_writes(canaries: tuple[Canary, ...]) -
     assert survivors(canaries, [noise, rows, "reading failed: the decoder gave up on this file", None]) == []
 
 
-@pytest.mark.xfail(strict=True, reason="header._nameless compares a name with its accents to a text without them")
 def test_the_reader_drops_a_kept_field_that_repeats_a_name_with_an_accent(canaries: tuple[Canary, ...]) -> None:
     headers = [asdict(open_scan(data).header) for canary in canaries for _, data in canary.files]
     assert survivors(canaries, [header["software"] for header in headers]) == []

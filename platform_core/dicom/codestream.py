@@ -1,0 +1,41 @@
+"""What a compressed frame says of its own size, before any decoder believes it.
+
+Sources: ITU-T T.81 and T.87 (SOF markers of JPEG and JPEG-LS), ISO/IEC 15444-1 A.5.1 (SIZ of JPEG 2000).
+"""
+
+import struct
+
+FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+"""SOF0 to SOF15 and SOF55, without DHT, JPG and DAC."""
+BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
+"""TEM, RSTn and SOI carry no length."""
+
+
+def frame_size(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 codestream states; None if it states none."""
+    if frame[:4] == b"\xff\x4f\xff\x51":
+        return _size_of_jpeg2000(frame)
+    return _size_of_jpeg(frame) if frame[:2] == b"\xff\xd8" else None
+
+
+def _size_of_jpeg2000(frame: bytes) -> tuple[int, int] | None:
+    if len(frame) < 24:
+        return None
+    right, bottom, left, top = struct.unpack_from(">4I", frame, 8)
+    return bottom - top, right - left
+
+
+def _size_of_jpeg(frame: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker == 0xFF:
+            at += 1
+        elif marker in BARE_MARKERS:
+            at += 2
+        elif marker in FRAME_MARKERS:
+            rows, columns = struct.unpack_from(">HH", frame, at + 5)
+            return rows, columns
+        else:
+            at += 2 + struct.unpack_from(">H", frame, at + 2)[0]
+    return None
