@@ -22,6 +22,8 @@ N_HEX = 20
 """Length of a pseudonym: 80 bits, so that a million of them collide with a chance below 1e-12."""
 MAX_WEEKS = 520
 """Dates move back by 52 to 571 weeks, one secret number per site."""
+MAX_DAYS = 3287
+"""In files that leave they move back by 366 to 3652 days, one secret number per patient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,24 @@ class Door:
             return None
         weeks = 52 + int.from_bytes(self._hmac("date", site)[:8]) % MAX_WEEKS
         return day - timedelta(weeks=weeks)
+
+    def uid(self, uid: str) -> str:
+        """Stands for a DICOM UID in every file that leaves, whichever site, study or run it comes from.
+
+        A UID made of a UUID of version 8 (PS3.5 section B.2, RFC 9562 section 5.8): at most 44 characters.
+        """
+        bits = int.from_bytes(self._hmac("uid", uid)[:16])
+        bits = bits & ~(0xF << 76) | 0x8 << 76
+        bits = bits & ~(0x3 << 62) | 0x2 << 62
+        return f"2.25.{bits}"
+
+    def shift_patient_date(self, patient_key: str, day: date) -> date:
+        """The day moved by a patient's secret offset, 1 to 10 years: for files that leave (rows move by site).
+
+        Raises:
+            OverflowError: If that is before the year 1.
+        """
+        return day - timedelta(days=366 + int.from_bytes(self._hmac("patient-date", patient_key)[:8]) % MAX_DAYS)
 
     def _pseudonym(self, kind: str, *parts: str) -> str:
         return self._hmac(kind, *parts).hex()[:N_HEX]
