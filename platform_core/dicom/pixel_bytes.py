@@ -63,9 +63,19 @@ def _clean_fragments(data: bytes) -> bytes:
     while at + 8 <= len(data) and data[at : at + 4] == ITEM:
         (length,) = struct.unpack_from("<I", data, at + 4)
         fragment = data[at + 8 : at + 8 + length]
-        parts += [data[at : at + 8], fragment if is_first else _clean_fragment(fragment)]
+        cleaned = _offsets(fragment, len(data)) if is_first else _clean_fragment(fragment)
+        parts.append(ITEM + struct.pack("<I", len(cleaned)) + cleaned)
         at, is_first = at + 8 + length, False
     return b"".join(parts)
+
+
+def _offsets(table: bytes, n_bytes: int) -> bytes:
+    """The table of where frames begin, which may be empty; anything else in its place becomes an empty one."""
+    if len(table) % 4:
+        return b""
+    offsets = [offset for (offset,) in struct.iter_unpack("<I", table)]
+    is_table = offsets[:1] in ([], [0]) and offsets == sorted(offsets) and all(offset < n_bytes for offset in offsets)
+    return table if is_table else b""
 
 
 def _clean_fragment(fragment: bytes) -> bytes:
