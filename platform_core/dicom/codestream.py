@@ -10,6 +10,26 @@ FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 """TEM, RSTn and SOI carry no length."""
 
+ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+
+
+def is_whole(encoded: bytes) -> bool:
+    """Whether fragments follow one another to the delimiter (PS3.5 annex A.4); decoders fill up what is cut off."""
+    at = 0
+    while at + 8 <= len(encoded):
+        tag, length = encoded[at : at + 4], struct.unpack_from("<I", encoded, at + 4)[0]
+        if tag == DELIMITER:
+            return True
+        if tag != ITEM:
+            return False
+        at += 8 + length
+    return False
+
+
+def is_cut(frame: bytes) -> bool:
+    """Whether a JPEG or JPEG-LS frame lacks its end-of-image marker; decoders fill up the rest and say nothing."""
+    return frame[:2] == b"\xff\xd8" and not frame[-64:].rstrip(b"\x00").endswith(b"\xff\xd9")
+
 
 def frame_size(frame: bytes) -> tuple[int, int] | None:
     """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 codestream states; None if it states none."""

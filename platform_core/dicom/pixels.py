@@ -5,22 +5,29 @@ processor's cache once. Compressed ones go through pydicom's decoders, after the
 each frame claims was checked against the header's.
 """
 
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from pydicom.uid import UID, ExplicitVRBigEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
-from platform_core.dicom.codestream import frame_size
+from platform_core.dicom.codestream import frame_size, is_cut, is_whole
 from platform_core.dicom.csa import tiles_per_side
 from platform_core.dicom.header import Header, Scan
 from platform_core.errors import UnreadableScan
 from platform_core.imaging.volume import Voxels
 
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+"""It would log a stack trace for every frame that cannot be decoded, and values of elements."""
 GREY = ("MONOCHROME1", "MONOCHROME2")
 MAX_BYTES = 1 << 32
 """One file may not decode to more; the largest whole-body and 4D files seen in practice are below 2 GiB."""
 FREE_BYTES, MAX_EXPANSION = 1 << 26, 2000
 """A small file may decode to 64 MiB, a larger one to 2000 times its size: blank JPEG 2000 frames come near that."""
+DECODER, DECODER_OF = "pylibjpeg", {RLELossless: "pydicom"}
+"""Asked alone: when one refuses, pydicom asks the next, and on broken frames gdcm aborts the process and pylibjpeg's
+RLE panics past every `except Exception`."""
 INT16 = np.iinfo(np.int16)
 
 
@@ -100,8 +107,19 @@ def _plain(scan: Scan) -> Voxels:
     n_values, n_found = int(np.prod(shape)), min(place.length, len(scan.elements.data) - place.start)
     if n_found < n_values * kind.itemsize:
         raise UnreadableScan("truncated", f"expected {n_values * kind.itemsize} bytes of pixels, found {n_found}")
+    if kind.itemsize == 1 and place.vr == b"OW" and header.transfer_syntax == ExplicitVRBigEndian:
+        return _used_bits(_bytes_of_words(scan, kind, n_values).reshape(shape), header)
     stored = np.frombuffer(scan.elements.data, kind, count=n_values, offset=place.start).reshape(shape)
     return _used_bits(stored.astype(kind.newbyteorder("="), copy=False), header)
+
+
+def _bytes_of_words(scan: Scan, kind: np.dtype[Any], n_values: int) -> Voxels:
+    """8-bit pixels filed as big-endian words: each pair of bytes has changed places (PS3.5 section 8.1.1)."""
+    place, n_words = scan.elements.found[0x7FE00010], -(-n_values // 2)
+    if len(scan.elements.data) < place.start + 2 * n_words:
+        raise UnreadableScan("truncated", f"expected {2 * n_words} bytes of pixels, found fewer")
+    words = np.frombuffer(scan.elements.data, np.uint16, count=n_words, offset=place.start)
+    return np.asarray(words.byteswap().view(kind)[:n_values])
 
 
 def _used_bits(stored: Voxels, header: Header) -> Voxels:
@@ -136,8 +154,12 @@ def _decompressed(scan: Scan, encoded: bytes, shape: tuple[int, int, int]) -> Vo
     header, elements = scan.header, scan.elements
     offsets = elements.raw("ExtendedOffsetTable"), elements.raw("ExtendedOffsetTableLengths")
     options = {"extended_offsets": offsets} if all(offsets) else {}
+    if not is_whole(encoded):
+        raise UnreadableScan("truncated", "the compressed pixels end before their last fragment does")
     for frame in generate_frames(encoded, number_of_frames=shape[0], **options):
         found = frame_size(frame)
+        if is_cut(frame):
+            raise UnreadableScan("truncated", "a compressed frame ends before its image does")
         if found is not None and found != shape[1:]:
             raise UnreadableScan("undecodable", f"a compressed frame of {found} pixels, where {shape[1:]} are stated")
     values, _ = get_decoder(UID(header.transfer_syntax)).as_array(
@@ -152,6 +174,7 @@ def _decompressed(scan: Scan, encoded: bytes, shape: tuple[int, int, int]) -> Vo
         bits_stored=header.bits_stored,
         pixel_representation=int(header.is_signed),
         pixel_keyword="PixelData",
+        decoding_plugin=DECODER_OF.get(UID(header.transfer_syntax), DECODER),
         **options,
     )
     return np.asarray(values).reshape(shape)

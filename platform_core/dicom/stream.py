@@ -26,13 +26,11 @@ UNDEFINED = 0xFFFFFFFF
 LAST = 0xFFFFFFFF
 MAX_DEPTH = 32
 """Sequences in sequences; enhanced multi-frame files need four."""
-MAX_INFLATED = 1 << 30
+MAX_INFLATED = 1 << 28
 """Bytes that a deflated file may come to; the bound is what keeps a small file from filling the memory."""
 
 LONG = frozenset((b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"))
-SHORT = frozenset(
-    b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
-)
+SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
 class Place(NamedTuple):
