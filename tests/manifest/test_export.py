@@ -180,7 +180,9 @@ def test_a_corrected_identity_leaves_as_one_patient(
 def test_plain_images_are_refused(workspace: Workspace, tmp_path: Path, out: Path) -> None:
     (tmp_path / "plain").mkdir()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "plain" / "a.png")
-    add_site(workspace, "plain", SiteSettings(source="image_folder", path=str(tmp_path / "plain"), modality="CR"))
+    add_site(
+        workspace, "plain", SiteSettings(quiet_s=0, source="image_folder", path=str(tmp_path / "plain"), modality="CR")
+    )
     with pytest.raises(BadRequest, match="plain images"):
         export_site(open_workspace(workspace.uri), "plain", out)
 
@@ -197,8 +199,8 @@ def test_a_folder_that_holds_other_things_is_refused(north: Workspace, out: Path
 def test_a_real_series_goes_through_the_door_again_as_the_same_volume(
     series: str, workspace: Workspace, test_data: Path, tmp_path: Path, ingest: Ingest
 ) -> None:
-    add_site(workspace, "north", SiteSettings(path=str(test_data / "dicom" / series)))
-    add_site(workspace, "again", SiteSettings(path=str(tmp_path / "out"), quiet_s=0))
+    add_site(workspace, "north", SiteSettings(quiet_s=0, path=str(test_data / "dicom" / series)))
+    add_site(workspace, "again", SiteSettings(quiet_s=0, path=str(tmp_path / "out")))
     workspace = open_workspace(workspace.uri)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
