@@ -72,7 +72,7 @@ def prepare(folder: Path, seed: int) -> Workspace:
     for site in default_cohorts():
         place = folder.resolve() / "incoming" / site
         place.mkdir(parents=True)
-        add_site(workspace, site, SiteSettings(path=str(place)))
+        add_site(workspace, site, SiteSettings(quiet_s=0, path=str(place)))
     return open_workspace(workspace.uri)
 
 

@@ -139,7 +139,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def north(workspace: Workspace, folder: Path) -> Workspace:
     """A workspace with one site of DICOM files."""
-    add_site(workspace, "north", SiteSettings(path=str(folder)))
+    add_site(workspace, "north", SiteSettings(quiet_s=0, path=str(folder)))
     return open_workspace(workspace.uri)
 
 

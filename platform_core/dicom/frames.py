@@ -97,10 +97,7 @@ def _enhanced(elements: Elements, groups: list[Elements]) -> tuple[Frame, ...]:
     shared = shared_groups(elements)
     kind = kind_of(tokens(elements))
     spacing = number(elements, "SpacingBetweenSlices")
-    return tuple(
-        _enhanced_frame(index, group, shared, kind, spacing)
-        for index, group in enumerate(groups)
-    )
+    return tuple(_enhanced_frame(index, group, shared, kind, spacing) for index, group in enumerate(groups))
 
 
 def _enhanced_frame(index: int, own: Elements, shared: Elements, kind: str, slice_spacing: float | None) -> Frame:

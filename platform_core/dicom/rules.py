@@ -86,4 +86,3 @@ def set_aside(elements: Elements) -> str | None:
     if image_type & LOCALIZERS:
         return "localizer"
     return "other_modality" if modality and modality not in MODALITIES else None
-

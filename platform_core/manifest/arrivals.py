@@ -1,11 +1,10 @@
 """What becomes of arrivals: the rows of the ledger, and when one is written again.
 
 An arrival has one row per decision. The row of the latest run counts. A decision made
-anew because later files arrived keeps its `arrived_at`, which is how the ledger of a run
-tells it from what the run listed.
+anew because later files arrived keeps its `arrived_at`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -42,52 +41,62 @@ class Arrival:
     is_listed: bool
 
 
-def past_outcomes(workspace: Workspace, site: str) -> dict[str, tuple[Outcome, datetime]]:
-    """The outcome in force of every arrival of a site, and when it arrived."""
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the ledger holds of an arrival."""
+
+    end: Outcome
+    arrived_at: datetime
+    run: str
+
+
+def past_outcomes(workspace: Workspace, site: str, arrival_keys: Iterable[str]) -> dict[str, Past]:
+    """The outcome in force of those of the named arrivals that the ledger holds."""
+    keys = [key for key in arrival_keys if key]
+    if not keys:
+        return {}
     columns = ["arrival_key", "run", "arrived_at", "outcome", "reason", "series_key"]
-    rows = workspace.lake.read(layout.ARRIVAL, pc.field("site") == site, columns).to_pylist()
-    latest: dict[str, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: (row["run"], row["arrived_at"])):
-        latest[row["arrival_key"]] = row
+    where = (pc.field("site") == site) & pc.field("arrival_key").isin(keys)
+    rows = workspace.lake.read(layout.ARRIVAL, where, columns).to_pylist()
     return {
-        key: (Outcome(row["outcome"], row["reason"], None, row["series_key"]), row["arrived_at"])
-        for key, row in latest.items()
+        row["arrival_key"]: Past(
+            Outcome(row["outcome"], row["reason"], None, row["series_key"]), row["arrived_at"], row["run"]
+        )
+        for row in sorted(rows, key=lambda row: (row["run"], row["arrived_at"]))
     }
-
-
-def recorded_keys(workspace: Workspace, site: str) -> frozenset[str]:
-    """Keys of all arrivals that the ledger of a site holds and that need not be looked at again."""
-    where = (pc.field("site") == site) & (pc.field("outcome") != WAITING)
-    return frozenset(workspace.lake.read(layout.ARRIVAL, where, ["arrival_key"]).column(0).to_pylist())
 
 
 def write_arrivals(
     workspace: Workspace,
     site: str,
     arrivals: Sequence[Arrival],
-    past: Mapping[str, tuple[Outcome, datetime]],
     *,
     run: str,
     at: datetime,
 ) -> None:
-    """Write what this run listed, and what it decided anew about earlier arrivals; the same call twice writes once."""
+    """Write what is new, and what was decided anew; what the ledger says already is not said again."""
+    past = past_outcomes(workspace, site, [arrival.entry.arrival_key for arrival in arrivals])
     rows = []
     for arrival in arrivals:
-        if arrival.is_listed:
-            rows.append(_row(site, arrival, run, at))
-            continue
         before = past.get(arrival.entry.arrival_key)
-        if before is not None and _is_news(before[0], arrival.end):
-            rows.append(_row(site, arrival, run, before[1]))
+        if before is None:
+            rows.append(_row(site, arrival, run, at))
+        elif _is_news(before, arrival.end, run):
+            rows.append(_row(site, arrival, run, before.arrived_at))
     told = sorted((row["arrival_key"], row["outcome"], row["reason"] or "") for row in rows)
     workspace.lake.append(layout.ARRIVAL, rows_of(ARRIVAL, rows), transaction=transaction("arrive", site, run, told))
 
 
-def _is_news(before: Outcome, now: Outcome) -> bool:
-    """A sound arrival stays so: a later quarantine of its series leaves the revision that it is in."""
-    if before.outcome in (ACCEPTED, DUPLICATE):
+def _is_news(before: Past, now: Outcome, run: str) -> bool:
+    """A sound arrival stays so: a later quarantine of its series leaves the revision that it is in.
+
+    That a file still waits is said once in every run.
+    """
+    if before.end.outcome in (ACCEPTED, DUPLICATE):
         return False
-    return replace(before, detail=None) != replace(now, detail=None)
+    if now.outcome == WAITING and before.run != run:
+        return True
+    return replace(before.end, detail=None) != replace(now, detail=None)
 
 
 def _row(site: str, arrival: Arrival, run: str, arrived_at: datetime) -> dict[str, Any]:

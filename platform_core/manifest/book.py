@@ -1,24 +1,29 @@
 """The door book: which arrival came from where. Beside the door, for its owner's eyes only.
 
-One file of JSON lines per site, append-only; the last line of an address counts, and a
-last line that a crash tore is left out. Nothing of it enters the workspace. The lists of
-files that a run has yet to take in (shards) lie here too, under opaque names.
+One SQLite file per site. A file is in it from the moment it is listed: `pending` until it
+has an outcome, then `done`. So a listing that broke off is not lost, a file that still
+arrives is not forgotten, and what a change feed told once need not be told again. Nothing
+of it enters the workspace.
 """
 
-import fcntl
+# ruff: noqa: S608 - statements are put together of constants of this file; values are bound
 import json
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from platform_core.errors import NoSuchPlace
 from platform_core.manifest.door import Door, private_folder
+from platform_core.manifest.process import is_alive, this_process
 from platform_core.sources.contract import Item
 
-KEPT_SHARDS_NS = 7 * 24 * 3600 * 10**9
-"""Lists of a run that broke off are kept for a week."""
+TABLES = Path(__file__).with_name("sql") / "door_book.sql"
+FILE = "address, n_bytes, modified_ns, arrival_key, content, base, parts, n_tries"
+WAIT_S = 60.0
+"""How long a writer waits for another one; a write takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,26 +33,34 @@ class Entry:
     address: str
     n_bytes: int
     modified_ns: int
-    content: str
+    arrival_key: str = ""
+    """Empty until the file has an outcome, be it that it waits."""
+    content: str = ""
     """Keyed hash of its bytes."""
-    arrival_key: str
     base: str | None = None
     """Pseudonym of the whole series it belongs to."""
     parts: tuple[int, ...] = ()
     """Parts of that series it went into."""
+    n_tries: int = 0
+    """How often it was listed, and then not there to be read."""
 
     @property
     def item(self) -> Item:
         """The file as a source would list it."""
         return Item(self.address, self.n_bytes, self.modified_ns)
 
+    def at(self, item: Item) -> "Entry":
+        """The same file as it is listed now."""
+        return replace(self, modified_ns=item.modified_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Files of one series that are to be taken in together."""
+    """The files of one series: those to take in, and those that were taken in before."""
 
     base: str
-    items: tuple[Item, ...]
+    pending: tuple[Entry, ...]
+    done: tuple[Entry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,86 +68,208 @@ class Book:
     """The door book of one site."""
 
     file: Path
-    pending: Path
 
-    def read(self) -> dict[str, Entry]:
-        """What is known, by address."""
-        if not self.file.exists():
-            return {}
-        known: dict[str, Entry] = {}
-        for line in self.file.read_text(encoding="utf-8").splitlines():
-            try:
-                facts = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            known[facts["address"]] = Entry(**{**facts, "parts": tuple(facts["parts"])})
-        return known
+    # -- listing
 
-    def append(self, entries: Iterable[Entry]) -> None:
-        """Add lines; what two processes add at the same time does not mix."""
-        text = "".join(json.dumps(asdict(entry)) + "\n" for entry in entries)
-        if not text:
-            return
-        private_folder(self.file.parent)
-        with os.fdopen(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "rb+") as out:
-            fcntl.flock(out, fcntl.LOCK_EX)
-            size = out.seek(0, os.SEEK_END)
-            if size and _last_byte(out.fileno(), size) != b"\n":
-                text = "\n" + text
-            out.write(text.encode())
-            out.flush()
-            os.fsync(out.fileno())
+    def known(self, addresses: Sequence[str]) -> dict[str, Entry]:
+        """What the book holds of these addresses, pending or done."""
+        marks = ",".join("?" * len(addresses))
+        with self._open() as db:
+            return {entry.address: entry for entry in _entries(db, f"WHERE address IN ({marks})", addresses)}
 
-    def put_shards(self, run: str, groups: Sequence[Group], size: int, now_ns: int) -> tuple[str, ...]:
-        """Write down what a run is to take in, `size` series to a shard; returns the shards' opaque names."""
-        private_folder(self.pending)
-        for old in self.pending.glob("*.json"):
-            if now_ns - old.stat().st_mtime_ns > KEPT_SHARDS_NS:
-                old.unlink(missing_ok=True)
-        names = []
-        for start in range(0, len(groups), size):
-            name = f"{run}-{start // size:05d}"
-            facts = [
-                [group.base, [list(asdict(item).values()) for item in group.items]]
-                for group in groups[start : start + size]
-            ]
-            _write_private(self.pending / f"{name}.json", json.dumps(facts))
-            names.append(name)
-        return tuple(names)
+    def list_pending(self, items: Iterable[tuple[Item, str]], seen_ns: int) -> None:
+        """Note files that are to be taken in, each with its series; what was known of an address gives way."""
+        rows = [
+            (item.address, item.n_bytes, item.modified_ns, base, min(item.modified_ns or seen_ns, seen_ns))
+            for item, base in items
+        ]
+        with self._open() as db:
+            db.executemany(
+                "INSERT INTO file (address, n_bytes, modified_ns, base, changed_ns, is_done) VALUES (?, ?, ?, ?, ?, 0) "
+                "ON CONFLICT (address) DO UPDATE SET n_bytes = excluded.n_bytes, modified_ns = excluded.modified_ns, "
+                "base = excluded.base, changed_ns = excluded.changed_ns, is_done = 0, parts = '[]', content = '', "
+                "n_tries = 0, arrival_key = CASE WHEN is_done THEN '' ELSE arrival_key END",
+                rows,
+            )
 
-    def get_shard(self, name: str) -> list[Group]:
+    def cursor(self) -> str:
+        """Where the listing goes on."""
+        return self._fact("cursor")
+
+    def save_cursor(self, cursor: str) -> None:
+        """What was listed up to here is noted."""
+        self._state("cursor", cursor)
+
+    # -- a run
+
+    def begin(self, run: str, lake: str) -> bool:
+        """Take the site for this run; False if a run of another process that lives is at work on it.
+
+        A book whose tables were lost or replaced (`lake` is another one) is emptied: its files
+        are new to the tables that are there.
+        """
+        with self._open() as db:
+            owner = _fact(db, "owner")
+            if owner and owner != this_process() and is_alive(owner):
+                return False
+            before = _fact(db, "lake")
+            if not lake or (before and lake != before):
+                db.execute("DELETE FROM file WHERE is_done")
+                _state(db, "cursor", "")
+            _state(db, "lake", lake)
+            _state(db, "owner", this_process())
+            _state(db, "run", run)
+            db.execute("DELETE FROM shard")
+            return True
+
+    def end(self) -> None:
+        """Leave the site to the next run, if this process has it."""
+        with self._open() as db:
+            if _fact(db, "owner") == this_process():
+                _state(db, "owner", "")
+
+    def series_at_rest(self, changed_before_ns: int) -> Iterator[str]:
+        """Series with files to take in of which none has changed since."""
+        yield from self._series("HAVING max(CASE WHEN is_done THEN 0 ELSE changed_ns END) <= ?", changed_before_ns)
+
+    def series_moving(self, changed_after_ns: int) -> Iterator[str]:
+        """Series with files to take in of which one has changed since: more may come."""
+        yield from self._series("HAVING max(CASE WHEN is_done THEN 0 ELSE changed_ns END) > ?", changed_after_ns)
+
+    def n_pending(self) -> int:
+        """Files that are to be taken in."""
+        with self._open() as db:
+            return int(db.execute("SELECT count(*) FROM file WHERE NOT is_done").fetchone()[0])
+
+    def put_shards(self, run: str, bases: Iterable[str], size: int) -> tuple[str, ...]:
+        """Note what a run is to take in, `size` series to a shard; returns the shards' opaque names."""
+        listed = list(bases)
+        shards = [(f"{run}-{n // size:05d}", json.dumps(listed[n : n + size])) for n in range(0, len(listed), size)]
+        with self._open() as db:
+            db.executemany("INSERT OR REPLACE INTO shard (name, bases) VALUES (?, ?)", shards)
+        return tuple(name for name, _ in shards)
+
+    def get_shard(self, name: str) -> list[str]:
         """The series of a shard.
 
         Raises:
             NoSuchPlace: If there is no such shard.
         """
+        with self._open() as db:
+            row = db.execute("SELECT bases FROM shard WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise NoSuchPlace(f"shard {name}", "a shard of the run that is at work on this site", "start a new run")
+        return list(json.loads(row[0]))
+
+    def group(self, base: str) -> Group:
+        """All files of a series, in the order of their addresses."""
+        with self._open() as db:
+            pending = _entries(db, "WHERE base = ? AND NOT is_done ORDER BY address", (base,))
+            done = _entries(db, "WHERE base = ? AND is_done ORDER BY address", (base,))
+        return Group(base, tuple(pending), tuple(done))
+
+    # -- outcomes
+
+    def settle(self, entries: Iterable[Entry], run: str, *, is_done: bool = True) -> None:
+        """Note the outcome of files: `done`, or still pending because they wait."""
+        rows = [
+            (e.address, e.n_bytes, e.modified_ns, e.arrival_key, e.content, e.base, json.dumps(e.parts), e.n_tries)
+            for e in entries
+        ]
+        with self._open() as db:
+            db.executemany(
+                f"INSERT INTO file ({FILE}, run, is_done, changed_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (address) DO UPDATE SET n_bytes = excluded.n_bytes, modified_ns = excluded.modified_ns, "
+                "arrival_key = excluded.arrival_key, content = excluded.content, base = excluded.base, "
+                "parts = excluded.parts, n_tries = excluded.n_tries, run = excluded.run, is_done = excluded.is_done",
+                [(*row, run, is_done, row[2]) for row in rows],
+            )
+
+    def settled(self, run: str) -> list[str]:
+        """Arrival keys of all files to which a run gave an outcome."""
+        with self._open() as db:
+            return [key for (key,) in db.execute("SELECT arrival_key FROM file WHERE run = ?", (run,))]
+
+    def entries(self) -> Iterator[Entry]:
+        """All files that have been taken in, in the order of their addresses."""
+        with self._open() as db:
+            yield from _entries(db, "WHERE is_done ORDER BY address")
+
+    def reopen(self, bases: Sequence[str], arrival_keys: Sequence[str] = ()) -> int:
+        """Let the next run decide again on these series, and find these files anew; returns the number of files."""
+        with self._open() as db:
+            n = 0
+            for column, values in (("base", bases), ("arrival_key", arrival_keys)):
+                for value in values:
+                    n += db.execute(
+                        f"DELETE FROM file WHERE {column} = ? AND is_done AND base IS NULL", (value,)
+                    ).rowcount
+                    n += db.execute(
+                        f"UPDATE file SET is_done = 0, changed_ns = 0, n_tries = 0 WHERE {column} = ? AND is_done",
+                        (value,),
+                    ).rowcount
+            _state(db, "cursor", "")
+            return n
+
+    def release(self, base: str) -> None:
+        """A person has looked at the pixels of this series: what looks like text in them is none."""
+        self._state(f"released/{base}", "yes")
+
+    def is_released(self, base: str) -> bool:
+        """Whether a person has looked at the pixels of this series."""
+        return bool(self._fact(f"released/{base}"))
+
+    # -- the file
+
+    def _series(self, having: str, *values: object) -> Iterator[str]:
+        with self._open() as db:
+            for (base,) in db.execute(
+                "SELECT base FROM file WHERE base IN (SELECT base FROM file WHERE NOT is_done) "
+                f"GROUP BY base {having} ORDER BY base",
+                values,
+            ):
+                yield base
+
+    def _fact(self, name: str) -> str:
+        with self._open() as db:
+            return _fact(db, name)
+
+    def _state(self, name: str, value: str) -> None:
+        with self._open() as db:
+            _state(db, name, value)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, alone in the book."""
+        if not self.file.exists():
+            private_folder(self.file.parent)
+            os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o600))
+        db = sqlite3.connect(self.file, timeout=WAIT_S, isolation_level=None)
         try:
-            facts = json.loads((self.pending / f"{name}.json").read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise NoSuchPlace(f"shard {name}", "a shard of a run of the last week", "start a new run") from error
-        return [Group(base, tuple(Item(*item) for item in items)) for base, items in facts]
+            db.executescript(TABLES.read_text(encoding="utf-8"))
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+        finally:
+            db.close()
 
 
 def open_book(door: Door, site: str) -> Book:
     """The door book of one site; a site name is safe in a path (`settings.NAME`)."""
-    return Book(door.home / f"{site}.jsonl", door.home / f"{site}.pending")
+    return Book(door.home / f"{site}.sqlite")
 
 
-def by_series(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """Known files by the series they belong to."""
-    groups: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        if entry.base is not None:
-            groups[entry.base].append(entry)
-    return groups
+def _entries(db: sqlite3.Connection, where: str, values: Sequence[object] = ()) -> list[Entry]:
+    names = FILE.split(", ")
+    rows = db.execute(f"SELECT {FILE} FROM file {where}", values)
+    facts = (dict(zip(names, row, strict=True)) for row in rows)
+    return [Entry(**{**fact, "parts": tuple(json.loads(fact["parts"]))}) for fact in facts]
 
 
-def _last_byte(handle: int, size: int) -> bytes:
-    return os.pread(handle, 1, size - 1)
+def _fact(db: sqlite3.Connection, name: str) -> str:
+    row = db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+    return "" if row is None else str(row[0])
 
 
-def _write_private(file: Path, text: str) -> None:
-    temporary = file.with_suffix(".part")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-        out.write(text)
-    temporary.replace(file)
+def _state(db: sqlite3.Connection, name: str, value: str) -> None:
+    db.execute("INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?)", (name, value))

@@ -1,29 +1,33 @@
-"""What a source holds that is new: set aside by a rule, or grouped into shards of whole series."""
+"""What a source holds that is new: set aside by a rule, or noted for its series; then series at rest go into shards.
 
-from dataclasses import dataclass, replace
+A page of the listing is looked at, its files are noted in the door book, and only then does
+the cursor move on: memory stays flat, and a listing that breaks off goes on where it was.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from platform_core import layout
 from platform_core.dicom.elements import claims_to_be_dicom
-from platform_core.dicom.rules import glance
-from platform_core.errors import BadSetting, UnreadableScan
+from platform_core.dicom.rules import HEAD_BYTES, Glance, glance, glance_at_head
+from platform_core.errors import BadSetting, NoSuchPlace, UnreadableScan
 from platform_core.imaging.plain import image_format
-from platform_core.manifest.arrivals import (
-    IGNORED,
-    QUARANTINED,
-    WAITING,
-    Arrival,
-    Outcome,
-    recorded_keys,
-    write_arrivals,
-)
-from platform_core.manifest.book import Entry, Group
+from platform_core.manifest.arrivals import IGNORED, QUARANTINED, WAITING, Arrival, Outcome, write_arrivals
+from platform_core.manifest.book import Entry
 from platform_core.manifest.index import read_index
-from platform_core.manifest.place import Place, bytes_of, enter, entry_of, vanished
+from platform_core.manifest.place import Place, bytes_of, enter, entry_of
 from platform_core.manifest.workspace import Workspace
-from platform_core.sources.contract import Item, list_items
+from platform_core.sources.contract import Item
 
 IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz", ".npz")
+N_LOOKS = 8
+"""Files of a remote place that are looked at side by side: what counts there is the wait for answers."""
+N_BUFFERED = 20_000
+"""Files noted before the ledger is written: one commit for many."""
+MAX_FILE_BYTES = 1 << 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,40 +35,48 @@ class Discovery:
     """What a source lists and what of it is new; `shards` are opaque names for `ingest_shard`."""
 
     site: str
-    n_listed: int
-    n_new: int
-    shards: tuple[str, ...]
+    n_listed: int = 0
+    n_new: int = 0
+    """Files that this run gives an outcome: set aside here, waiting, or in one of the shards."""
+    shards: tuple[str, ...] = ()
+    is_busy: bool = False
+    """Another run is at work on the site; its files are left to it."""
+
+
+@dataclass(slots=True, repr=False)
+class _Found:
+    """What a few pages came to."""
+
+    aside: list[Arrival] = field(default_factory=list)
+    pending: list[tuple[Item, str]] = field(default_factory=list)
+    touched: list[Entry] = field(default_factory=list)
+    n_listed: int = 0
 
 
 def discover(workspace: Workspace, site: str, *, run: str, at: datetime) -> Discovery:
-    """List the source, skip what the door book knows, and group the rest into shards of whole series.
+    """List the source, skip what the door book knows, and cut the series that are at rest into shards.
 
-    Files that are set aside by a rule, and files that cannot be read at all, get their rows
-    in the ledger here.
+    Files that are set aside by a rule, files that cannot be read at all, and files of series
+    that are still arriving get their rows in the ledger here.
 
     Raises:
         NoSuchPlace: If the source or the index is not there.
-        BadSetting: If plain images lack a stated modality.
+        BadSetting: If plain images lack a stated modality, or the source does not let us in.
+        SiteUnavailable: If the source does not answer.
         WrongKey: If the pseudonym key is not this workspace's.
     """
     place = enter(workspace, site, run, at)
     _check_settings(place)
-    known = place.book.read()
-    recorded = recorded_keys(workspace, site) if known else frozenset()
-    listed = list(list_items(place.source, place.settings))
-    new = [item for item in listed if not _is_known(place, item, known.get(item.address), recorded)]
-    groups: dict[str, list[Item]] = {}
-    aside: list[Arrival] = []
-    for item in new:
-        base = _sort_out(place, item, aside)
-        if base is not None:
-            groups.setdefault(base, []).append(item)
-    write_arrivals(workspace, site, aside, {}, run=run, at=at)
-    place.book.append(arrival.entry for arrival in aside if arrival.end.outcome != WAITING)
-    wholes = [Group(base, tuple(items)) for base, items in groups.items()]
+    if not place.book.begin(run, workspace.lake.identity(layout.ARRIVAL)):
+        return Discovery(site=site, is_busy=True)
+    n_listed, n_aside = _list(place)
     now_ns = int(at.timestamp() * 1e9)
-    shards = place.book.put_shards(run, wholes, workspace.settings.shard_size, now_ns) if wholes else ()
-    return Discovery(site=site, n_listed=len(listed), n_new=len(new), shards=shards)
+    limit_ns = now_ns - int(place.settings.quiet_s * 1e9)
+    n_moving = _let_wait(place, list(place.book.series_moving(limit_ns)))
+    bases = list(place.book.series_at_rest(limit_ns))
+    shards = place.book.put_shards(run, bases, workspace.settings.shard_size)
+    n_pending = place.book.n_pending() - n_moving
+    return Discovery(site=site, n_listed=n_listed, n_new=n_aside + n_moving + n_pending, shards=shards)
 
 
 def _check_settings(place: Place) -> None:
@@ -75,38 +87,127 @@ def _check_settings(place: Place) -> None:
         read_index(place.settings.index)
 
 
-def _is_known(place: Place, item: Item, entry: Entry | None, recorded: frozenset[str]) -> bool:
-    """Whether the ledger has this file already; a file that was only touched counts as known."""
-    if entry is None or entry.n_bytes != item.n_bytes or entry.arrival_key not in recorded:
+def _list(place: Place) -> tuple[int, int]:
+    """Note everything that is new; returns how much was listed and how much of it was set aside."""
+    n_listed, n_aside = 0, 0
+    cursor = place.book.cursor()
+    found = _Found()
+    for page in place.source.pages(place.settings, cursor):
+        _look_over(place, page.items, found)
+        cursor = page.cursor
+        if found.n_listed >= N_BUFFERED:
+            n_listed, n_aside = n_listed + found.n_listed, n_aside + len(found.aside)
+            _note(place, found, cursor)
+            found = _Found()
+    _note(place, found, cursor)
+    return n_listed + found.n_listed, n_aside + len(found.aside)
+
+
+def _note(place: Place, found: _Found, cursor: str) -> None:
+    """Write down what was found, then that it was listed."""
+    write_arrivals(place.workspace, place.site, found.aside, run=place.run, at=place.at)
+    place.book.settle([arrival.entry for arrival in found.aside], place.run)
+    place.book.settle(found.touched, "")
+    place.book.list_pending(found.pending, int(place.at.timestamp() * 1e9))
+    place.book.save_cursor(cursor)
+
+
+def _look_over(place: Place, items: Sequence[Item], found: _Found) -> None:
+    found.n_listed += len(items)
+    known = place.book.known([item.address for item in items])
+    new = [item for item in items if not _is_known(place, item, known.get(item.address), found)]
+    for item, base, end in _each(partial(_sort_out, place), new, is_remote=place.is_remote):
+        if end is not None:
+            found.aside.append(Arrival(_read_entry(place, item), end, is_listed=True))
+        elif base:
+            found.pending.append((item, base))
+
+
+def _each(
+    sort: Callable[[Item], tuple[Item, str, Outcome | None]], items: Sequence[Item], *, is_remote: bool
+) -> Iterator[tuple[Item, str, Outcome | None]]:
+    if not is_remote:
+        yield from map(sort, items)
+        return
+    with ThreadPoolExecutor(N_LOOKS) as pool:
+        yield from pool.map(sort, items)
+
+
+def _is_known(place: Place, item: Item, entry: Entry | None, found: _Found) -> bool:
+    """Whether the book has this file already; a file that was only touched counts as known."""
+    if entry is None or entry.n_bytes != item.n_bytes:
         return False
     if entry.modified_ns == item.modified_ns:
         return True
-    data = bytes_of(place, item)
-    if data is None or place.door.content_hash(data) != entry.content:
+    if not entry.content or place.door.content_hash(bytes_of(place, item) or b"") != entry.content:
         return False
-    place.book.append([replace(entry, modified_ns=item.modified_ns)])
+    found.touched.append(entry.at(item))
     return True
 
 
-def _sort_out(place: Place, item: Item, aside: list[Arrival]) -> str | None:
-    """Pseudonym of the series that a new file belongs to; None if it was set aside."""
-    data = bytes_of(place, item)
-    if data is None:
-        aside.append(vanished(place, item))
-        return None
+def _sort_out(place: Place, item: Item) -> tuple[Item, str, Outcome | None]:
+    """The series that a new file belongs to, or the outcome that sets it aside; neither if it cannot be read now."""
+    if item.series_uid:
+        return item, place.door.series_base(place.site, item.series_uid), None
+    if item.refusal:
+        is_settled = not place.is_moving(item)
+        return item, "", Outcome(QUARANTINED, item.refusal) if is_settled else None
+    if item.n_bytes > MAX_FILE_BYTES:
+        return item, "", Outcome(QUARANTINED, "too_large", f"more than {MAX_FILE_BYTES >> 30} GiB in one file")
     try:
-        if place.source.holds == "dicom":
+        base, end = _of_dicom(place, item) if place.source.holds == "dicom" else _of_image(place, item)
+    except NoSuchPlace:
+        return item, "", None
+    except UnreadableScan as error:
+        return item, "", Outcome(QUARANTINED, error.reason, error.detail)
+    return item, base, end
+
+
+def _of_dicom(place: Place, item: Item) -> tuple[str, Outcome | None]:
+    look = glance_at_head(place.source.head(place.settings, item.address, HEAD_BYTES))
+    data = b""
+    try:
+        if look is None:
+            data = place.source.open(place.settings, item.address)
             look = glance(data)
-            if look.rule is None:
-                return place.door.series_base(place.site, look.series_uid)
-            end = Outcome(IGNORED, look.rule)
-        elif image_format(data) is not None:
-            return place.door.series_base(place.site, f"image/{place.door.content_hash(data)}")
-        else:
-            is_meant = item.address.lower().endswith(IMAGE_NAMES)
-            end = Outcome(QUARANTINED, "unreadable_image") if is_meant else Outcome(IGNORED, "not_an_image")
     except UnreadableScan as error:
         is_other = error.reason == "not_dicom" and not claims_to_be_dicom(item.address, data)
-        end = Outcome(IGNORED if is_other else QUARANTINED, error.reason, error.detail)
-    aside.append(Arrival(entry_of(place, item, data), end, is_listed=True))
-    return None
+        return "", Outcome(IGNORED if is_other else QUARANTINED, error.reason, error.detail)
+    return _of_series(place, look)
+
+
+def _of_series(place: Place, look: Glance) -> tuple[str, Outcome | None]:
+    if look.rule is not None:
+        return "", Outcome(IGNORED, look.rule)
+    return place.door.series_base(place.site, look.series_uid), None
+
+
+def _of_image(place: Place, item: Item) -> tuple[str, Outcome | None]:
+    data = place.source.open(place.settings, item.address)
+    if image_format(data) is not None:
+        return place.door.series_base(place.site, f"image/{place.door.content_hash(data)}"), None
+    is_meant = item.address.lower().endswith(IMAGE_NAMES)
+    return "", Outcome(QUARANTINED, "unreadable_image") if is_meant else Outcome(IGNORED, "not_an_image")
+
+
+def _read_entry(place: Place, item: Item) -> Entry:
+    """The line of the door book for a file that is set aside; what must not be opened is told by its size alone."""
+    if item.refusal or item.n_bytes > MAX_FILE_BYTES:
+        return entry_of(place, item, None)
+    try:
+        return entry_of(place, item, bytes_of(place, item))
+    except UnreadableScan:
+        return entry_of(place, item, None)
+
+
+def _let_wait(place: Place, bases: Sequence[str]) -> int:
+    """Tell the ledger of files whose series is still arriving; returns how many there are."""
+    detail = f"the series changed less than {place.settings.quiet_s:g} s ago: more of it may come"
+    n_files = 0
+    for base in bases:
+        entries = [entry_of(place, entry.item, None, base, entry) for entry in place.book.group(base).pending]
+        arrivals = [Arrival(entry, Outcome(WAITING, "still_arriving", detail), is_listed=True) for entry in entries]
+        write_arrivals(place.workspace, place.site, arrivals, run=place.run, at=place.at)
+        place.book.settle(entries, place.run, is_done=False)
+        n_files += len(entries)
+    return n_files

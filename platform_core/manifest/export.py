@@ -92,15 +92,17 @@ def export_site(workspace: Workspace, site: str, folder: Path, *, keys: Sequence
     wanted = _wanted(site, rows, keys)
     _prepare(folder)
     way = _Way(settings, source, door, folder)
-    outcomes = {key: end.outcome for key, (end, _) in past_outcomes(workspace, site).items()}
+    entries = list(_taken_in(open_book(door, site)))
+    past = past_outcomes(workspace, site, [entry.arrival_key for entry in entries])
+    accepted = {key for key, before in past.items() if before.end.outcome == ACCEPTED}
     ends: Counter[str] = Counter()
     audit = Audit({})
     told: list[dict[str, Any]] = []
-    for entry in _taken_in(open_book(door, site)):
+    for entry in entries:
         parts = [door.part_key(entry.base or "", part) for part in entry.parts]
         if wanted.isdisjoint(parts):
             continue
-        is_whole = all(part in rows for part in parts) and outcomes.get(entry.arrival_key) == ACCEPTED
+        is_whole = all(part in rows for part in parts) and entry.arrival_key in accepted
         end, counts, out = _send(way, entry, rows[parts[0]]) if is_whole else ("held", Audit({}), [])
         ends[end] += 1
         audit += counts
@@ -132,8 +134,9 @@ def _prepare(folder: Path) -> None:
 
 def _taken_in(book: Book) -> Iterator[Entry]:
     """Every file of the door book that went into a part, in the order of series and address."""
-    known = book.entries() if hasattr(book, "entries") else book.read().values()
-    yield from sorted((entry for entry in known if entry.base and entry.parts), key=lambda e: (e.base or "", e.address))
+    yield from sorted(
+        (entry for entry in book.entries() if entry.base and entry.parts), key=lambda e: (e.base or "", e.address)
+    )
 
 
 def _send(way: _Way, entry: Entry, row: Row) -> tuple[str, Audit, list[dict[str, Any]]]:

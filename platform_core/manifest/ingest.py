@@ -6,7 +6,7 @@ before is recognised by its hash and not written again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,27 +14,35 @@ import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.dicom.header import VIEWS
+from platform_core.errors import SiteUnavailable, UnreadableScan
 from platform_core.imaging.nifti import volume_sha256
 from platform_core.manifest.arrivals import (
     ACCEPTED,
     DUPLICATE,
+    IGNORED,
     OUTCOMES,
     QUARANTINED,
     WAITING,
     Arrival,
     Outcome,
+    Past,
     past_outcomes,
     write_arrivals,
 )
-from platform_core.manifest.book import Entry, Group, by_series
+from platform_core.manifest.book import Entry, Group
 from platform_core.manifest.discovery import Discovery, discover
 from platform_core.manifest.index import ByFile, Row, day_of, read_index
-from platform_core.manifest.place import Place, bytes_of, enter, entry_of, vanished
-from platform_core.manifest.reading import Reading, Taken, read_image, read_series
+from platform_core.manifest.place import Place, enter, entry_of, fetch
+from platform_core.manifest.reading import File, Reading, Room, Taken, open_file, read_image, read_series
 from platform_core.manifest.schemas import SERIES
 from platform_core.manifest.stages import Verdict, record_stage, transaction
 from platform_core.manifest.workspace import Workspace
 from platform_core.storage.tables import rows_of
+
+MAX_UNREACHABLE = 3
+"""Series of a shard that may fail to be fetched before the site counts as down."""
+MAX_TRIES = 2
+"""Runs in which a listed file may be gone before it is let go."""
 
 __all__ = ["Discovery", "IngestCount", "discover", "ingest_shard"]
 
@@ -64,10 +72,12 @@ class IngestCount:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Fetched:
-    """One file with its bytes."""
+    """One file, decoded as far as it goes."""
 
     entry: Entry
-    data: bytes
+    file: File
+    content: bytes
+    """Its bytes, of a plain image alone."""
     is_listed: bool
 
 
@@ -103,47 +113,106 @@ def ingest_shard(workspace: Workspace, site: str, shard: str, *, run: str, at: d
         StorageUnavailable: If the source or the store does not answer; call again.
     """
     place = enter(workspace, site, run, at)
-    groups = place.book.get_shard(shard)
-    known = by_series(place.book.read().values())
-    past = past_outcomes(workspace, site) if any(group.base in known for group in groups) else {}
-    present = _present(workspace, site)
+    groups = [place.book.group(base) for base in place.book.get_shard(shard)]
     index = read_index(place.settings.index) if place.settings.index else None
-    arrivals: list[Arrival] = []
-    decided: list[_Decided] = []
+    present = _present(workspace, site)
+    past = past_outcomes(workspace, site, [entry.arrival_key for group in groups for entry in group.done])
+    came = _Came()
     for group in groups:
-        fetched, gone = _fetch_group(place, group, known.get(group.base, []))
-        arrivals += gone
-        if fetched:
-            reading = _read(place, fetched, past, index)
-            parts = _decide(place, group.base, reading, fetched, present, index)
-            decided += parts
-            arrivals += _ends(place, group.base, reading, fetched, parts)
-    _write_series(place, decided)
-    write_arrivals(workspace, site, arrivals, past, run=run, at=at)
-    place.book.append(a.entry for a in arrivals if a.end.outcome != WAITING)
-    return _count(site, arrivals, decided)
+        _take_in(place, group, came, index, present, past)
+    _write_series(place, came.parts)
+    write_arrivals(workspace, site, came.arrivals, run=run, at=at)
+    _settle(place, came.arrivals)
+    return _count(site, came)
 
 
-def _fetch_group(place: Place, group: Group, earlier: Sequence[Entry]) -> tuple[list[_Fetched], list[Arrival]]:
+@dataclass(slots=True, repr=False)
+class _Came:
+    """What the series of a shard came to."""
+
+    arrivals: list[Arrival] = field(default_factory=list)
+    parts: list[_Decided] = field(default_factory=list)
+    n_unreachable: int = 0
+
+
+def _take_in(
+    place: Place,
+    group: Group,
+    came: _Came,
+    index: ByFile | None,
+    present: Mapping[str, _Present],
+    past: Mapping[str, Past],
+) -> None:
+    if not group.pending:
+        return
+    room = Room(len(group.pending) + len(group.done))
+    try:
+        fetched, gone = _fetch_group(place, group, room)
+    except SiteUnavailable as error:
+        came.n_unreachable += 1
+        if came.n_unreachable >= MAX_UNREACHABLE:
+            raise
+        came.arrivals += [_waits(place, entry, "source_unavailable", str(error)) for entry in group.pending]
+        return
+    came.arrivals += gone
+    if not fetched:
+        return
+    reading = _read(place, group.base, fetched, room, past, index)
+    parts = _decide(place, group.base, reading, fetched, present, index)
+    came.parts += parts
+    came.arrivals += _ends(place, group.base, reading, fetched, parts)
+
+
+def _settle(place: Place, arrivals: Sequence[Arrival]) -> None:
+    """Note in the door book what is done and what still waits; files of earlier runs keep their run."""
+    done = [arrival for arrival in arrivals if arrival.end.outcome != WAITING]
+    place.book.settle([a.entry for a in done if a.is_listed], place.run)
+    place.book.settle([a.entry for a in done if not a.is_listed], "")
+    place.book.settle([a.entry for a in arrivals if a.end.outcome == WAITING], place.run, is_done=False)
+
+
+def _fetch_group(place: Place, group: Group, room: Room) -> tuple[list[_Fetched], list[Arrival]]:
     """The files of a series in the order of their addresses, earlier ones among them; and those that are gone."""
-    listed = {item.address: item for item in group.items}
-    before = {entry.address: entry for entry in earlier if entry.address not in listed}
-    items = listed | {address: entry.item for address, entry in before.items()}
+    new = {entry.address for entry in group.pending}
     fetched, gone = [], []
     is_whole = True
-    for address, item in sorted(items.items()):
-        data = bytes_of(place, item)
+    for entry, data in fetch(place, sorted((*group.pending, *group.done), key=lambda entry: entry.address)):
+        is_listed = entry.address in new
         if data is not None:
-            old = before.get(address)
-            entry = entry_of(place, item, data, group.base) if old is None else old
-            fetched.append(_Fetched(entry, data, is_listed=address in listed))
-        elif address in listed:
-            gone.append(vanished(place, item))
+            fetched.append(_open(place, entry, data, room, is_listed=is_listed))
+        elif is_listed:
+            gone.append(_vanished(place, entry))
         else:
             is_whole = False
+    fetched.sort(key=lambda one: one.entry.address)
     if not is_whole:
         return [], gone + [_orphan(file) for file in fetched if file.is_listed]
     return (fetched if any(file.is_listed for file in fetched) else []), gone
+
+
+def _open(place: Place, entry: Entry, data: bytes | UnreadableScan, room: Room, *, is_listed: bool) -> _Fetched:
+    if isinstance(data, UnreadableScan):
+        file = File(refusal=(data.reason, data.detail))
+        return _Fetched(entry_of(place, entry.item, None, entry.base, entry), file, b"", is_listed)
+    known = entry_of(place, entry.item, data, entry.base, entry) if is_listed else entry
+    if place.source.holds == "dicom":
+        return _Fetched(known, open_file(data, room), b"", is_listed)
+    return _Fetched(known, File(), data, is_listed)
+
+
+def _waits(place: Place, entry: Entry, reason: str, detail: str) -> Arrival:
+    waiting = replace(entry_of(place, entry.item, None, entry.base, entry), n_tries=entry.n_tries)
+    return Arrival(waiting, Outcome(WAITING, reason, detail), is_listed=True)
+
+
+def _vanished(place: Place, entry: Entry) -> Arrival:
+    """A file that was listed and is gone or growing waits for the next run; gone again, it is let go."""
+    first = _waits(place, entry, "not_at_rest", "the file was gone or still being written when it was read")
+    tried = replace(first.entry, n_tries=entry.n_tries + 1)
+    if tried.n_tries < MAX_TRIES:
+        return Arrival(tried, first.end, is_listed=True)
+    detail = f"listed, and in {tried.n_tries} runs not there to be read"
+    return Arrival(tried, Outcome(IGNORED, "gone_before_read", detail), is_listed=True)
 
 
 def _orphan(file: _Fetched) -> Arrival:
@@ -153,16 +222,24 @@ def _orphan(file: _Fetched) -> Arrival:
 
 
 def _read(
-    place: Place, fetched: Sequence[_Fetched], past: Mapping[str, tuple[Outcome, datetime]], index: ByFile | None
+    place: Place,
+    base: str,
+    fetched: Sequence[_Fetched],
+    room: Room,
+    past: Mapping[str, Past],
+    index: ByFile | None,
 ) -> Reading:
     def was_accepted(n: int) -> bool:
         before = past.get(fetched[n].entry.arrival_key)
-        return before is not None and before[0].outcome == ACCEPTED
+        return before is not None and before.end.outcome == ACCEPTED
 
-    contents = [file.data for file in fetched]
+    is_released = place.book.is_released(base)
     if place.source.holds == "dicom":
-        return read_series(contents, was_accepted)
-    return read_image(contents, place.settings, _view(_index_row(index, fetched)), was_accepted)
+        files = [file.file for file in fetched]
+        return read_series(files, room, was_accepted, may_show_text=is_released)
+    view = _view(_index_row(index, fetched))
+    content = fetched[0].content
+    return read_image(content, len(fetched), place.settings, view, was_accepted, may_show_text=is_released)
 
 
 def _view(row: Row) -> str | None:
@@ -279,6 +356,9 @@ def _ends(
     for number, (file, fact) in enumerate(zip(fetched, reading.files, strict=True)):
         kept = number if fact.copy_of is None else fact.copy_of
         mine = [part for part in parts if kept in part.taken.files]
+        if fact.rule is not None:
+            ends.append(Arrival(replace(file.entry, base=base), Outcome(IGNORED, fact.rule), file.is_listed))
+            continue
         sound = next((part for part in mine if part.taken.refusal is None), None)
         key = (sound or mine[0]).key if mine else place.door.part_key(base, 0)
         if sound is not None and fact.refusal is None:
@@ -323,13 +403,13 @@ def _answered(place: Place) -> set[tuple[str, int]]:
     return {(str(row["series_key"]), int(row["revision"])) for row in rows.to_pylist()}
 
 
-def _count(site: str, arrivals: Sequence[Arrival], decided: Sequence[_Decided]) -> IngestCount:
-    listed = [arrival.end.outcome for arrival in arrivals if arrival.is_listed]
+def _count(site: str, came: _Came) -> IngestCount:
+    listed = [arrival.end.outcome for arrival in came.arrivals if arrival.is_listed]
     return IngestCount(
         site=site,
         n_in=len(listed),
         **{f"n_{outcome}": listed.count(outcome) for outcome in OUTCOMES},
-        n_series=sum(part.taken.refusal is None for part in decided),
-        n_refused=sum(part.taken.refusal is not None for part in decided),
-        n_new_revisions=sum(part.row is not None and part.revision > 1 for part in decided),
+        n_series=sum(part.taken.refusal is None for part in came.parts),
+        n_refused=sum(part.taken.refusal is not None for part in came.parts),
+        n_new_revisions=sum(part.row is not None and part.revision > 1 for part in came.parts),
     )

@@ -179,7 +179,7 @@ def _match_files(site: str, door: Door, rows: Sequence[Row]) -> Keys:
     """Rows by the addresses of the door book: a row is asked for once per file that it names."""
     index = by_file(rows)
     keys: dict[str, list[str]] = {}
-    for entry in open_book(door, site).read().values():
+    for entry in open_book(door, site).entries():
         row = index.find(entry.address)
         if row is not None:
             keys.setdefault(row["file"], []).extend(_keys(door, entry))

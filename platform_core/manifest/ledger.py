@@ -4,6 +4,9 @@ import pyarrow as pa
 
 from platform_core import layout
 from platform_core.errors import LedgerOpen
+from platform_core.manifest.arrivals import past_outcomes
+from platform_core.manifest.book import open_book
+from platform_core.manifest.door import open_door
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 
@@ -32,13 +35,17 @@ def held_back(workspace: Workspace) -> pa.Table:
         return load(HERE, "held_back").run(db)
 
 
-def check_ledger(workspace: Workspace, site: str, run: str, n_listed_new: int) -> None:
-    """Make sure that every file which the run listed as new has an outcome.
+def check_ledger(workspace: Workspace, site: str, run: str, n_new: int) -> None:
+    """Make sure that every file which the run found new has an outcome in the ledger, and leave the site.
 
     Raises:
-        LedgerOpen: If one has none, or has several.
+        LedgerOpen: If one has none.
     """
-    with workspace.lake.connect([layout.ARRIVAL]) as db:
-        n_decided = load(HERE, "listed_arrivals").run(db, site=site, run=run).column("n")[0].as_py()
-    if n_decided != n_listed_new:
-        raise LedgerOpen(site, "ingest", n_listed_new, int(n_decided))
+    book = open_book(open_door(workspace), site)
+    try:
+        settled = set(book.settled(run))
+        n_told = len(settled & set(past_outcomes(workspace, site, settled)))
+    finally:
+        book.end()
+    if n_told != n_new:
+        raise LedgerOpen(site, "ingest", n_new, n_told)

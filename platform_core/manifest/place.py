@@ -1,16 +1,19 @@
 """One site at its door, for one run, and how a file is fetched there."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from platform_core.errors import NoSuchPlace
-from platform_core.manifest.arrivals import WAITING, Arrival, Outcome
+from platform_core.errors import NoSuchPlace, UnreadableScan
 from platform_core.manifest.book import Book, Entry, open_book
 from platform_core.manifest.door import Door, open_door
 from platform_core.manifest.workspace import Workspace
 from platform_core.settings import SiteSettings
 from platform_core.sources import SOURCES
 from platform_core.sources.contract import Item, Source
+
+MANY = 4
+"""Files of one series from which a place that offers it is asked for all of them at once."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -31,6 +34,15 @@ class Place:
         """Who gives out the patient numbers."""
         return self.settings.issuer or self.site
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether scans come over a network: then waiting for answers is what takes the time."""
+        return "://" in self.settings.path
+
+    def is_moving(self, item: Item) -> bool:
+        """Whether this file changed so shortly ago that more of it may come."""
+        return item.modified_ns > int((self.at.timestamp() - self.settings.quiet_s) * 1e9)
+
 
 def enter(workspace: Workspace, site: str, run: str, at: datetime) -> Place:
     """The site, its source, key and book.
@@ -44,30 +56,54 @@ def enter(workspace: Workspace, site: str, run: str, at: datetime) -> Place:
 
 
 def bytes_of(place: Place, item: Item) -> bytes | None:
-    """The bytes of a file; None if it is gone or is still being written."""
+    """The bytes of a file; None if it is gone or is still being written.
+
+    Raises:
+        UnreadableScan: If it lies there and can never be read.
+        SiteUnavailable: If the place does not answer.
+    """
     try:
         data = place.source.open(place.settings, item.address)
     except NoSuchPlace:
         return None
-    is_whole_file = "#" not in item.address
-    return data if not is_whole_file or len(data) == item.n_bytes else None
+    return data if _is_whole(item, data) else None
 
 
-def entry_of(place: Place, item: Item, data: bytes, base: str | None = None) -> Entry:
-    """The line of the door book for a file."""
-    content = place.door.content_hash(data)
+def fetch(place: Place, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes | UnreadableScan | None]]:
+    """The bytes of the files of one series, one by one; None for a file that is gone or is still being written."""
+    if place.source.open_all is None or len(entries) < MANY:
+        for entry in entries:
+            try:
+                yield entry, bytes_of(place, entry.item)
+            except UnreadableScan as error:
+                yield entry, error
+        return
+    left = {entry.address: entry for entry in entries}
+    for item, data in place.source.open_all(place.settings, [entry.item for entry in entries]):
+        yield left.pop(item.address), data
+    for entry in left.values():
+        yield entry, None
+
+
+def entry_of(
+    place: Place, item: Item, data: bytes | None, base: str | None = None, before: Entry | None = None
+) -> Entry:
+    """The line of the door book for a file; `data` is None for one that was not read.
+
+    A file that waited keeps the arrival key that it was given then.
+    """
+    content = "" if data is None else place.door.content_hash(data)
+    key = before.arrival_key if before is not None else ""
     return Entry(
         address=item.address,
         n_bytes=item.n_bytes,
         modified_ns=item.modified_ns,
         content=content,
-        arrival_key=place.door.arrival_key(place.site, item.address, content),
+        arrival_key=key or place.door.arrival_key(place.site, item.address, content or str(item.n_bytes)),
         base=base,
+        n_tries=0 if before is None else before.n_tries,
     )
 
 
-def vanished(place: Place, item: Item) -> Arrival:
-    """A file that was listed and is gone or growing: it waits for the next run."""
-    detail = "the file was gone or still being written when it was read"
-    entry = replace(entry_of(place, item, b"not at rest"), content="")
-    return Arrival(entry, Outcome(WAITING, "not_at_rest", detail), is_listed=True)
+def _is_whole(item: Item, data: bytes) -> bool:
+    return item.n_bytes < 0 or ".npz#" in item.address or len(data) == item.n_bytes

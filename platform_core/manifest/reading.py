@@ -126,13 +126,16 @@ def _fill(file: File, stored: Voxels, room: Room) -> None:
         file.slot = room.take()
 
 
-def read_series(files: Sequence[File], room: Room, is_preferred: Callable[[int], bool]) -> Reading:
+def read_series(
+    files: Sequence[File], room: Room, is_preferred: Callable[[int], bool], *, may_show_text: bool = False
+) -> Reading:
     """Decide on each part of a series.
 
     Args:
         files: What `open_file` gave for each file, in the order of their addresses.
         room: The room that they were opened with.
         is_preferred: Whether a file was accepted before, so that a copy of it is the copy.
+        may_show_text: A person has looked: what looks like text is none.
     """
     files = list(files)
     _settle_copies(files, is_preferred)
@@ -143,11 +146,19 @@ def read_series(files: Sequence[File], room: Room, is_preferred: Callable[[int],
         if file.header is not None and file.copy_of is None and file.rule is None
         for frame in file.header.frames
     ]
-    return Reading(files, [_take(part, files, room, spoiler) for part in split_parts(planes)])
+    return Reading(
+        files, [_take(part, files, room, spoiler, may_show_text=may_show_text) for part in split_parts(planes)]
+    )
 
 
 def read_image(
-    content: bytes, n_copies: int, settings: SiteSettings, view: str | None, is_preferred: Callable[[int], bool]
+    content: bytes,
+    n_copies: int,
+    settings: SiteSettings,
+    view: str | None,
+    is_preferred: Callable[[int], bool],
+    *,
+    may_show_text: bool = False,
 ) -> Reading:
     """Decode a plain image that came in one or more equal copies."""
     kept = next((index for index in range(n_copies) if is_preferred(index)), 0)
@@ -156,7 +167,7 @@ def read_image(
     volume: Volume | None = None
     try:
         volume = decode_image(content)
-        files[kept].refusal = _seen_text(volume, modality)
+        files[kept].refusal = None if may_show_text else _seen_text(volume, modality)
     except UnreadableScan as error:
         files = [File(refusal=(error.reason, error.detail)) for _ in range(n_copies)]
     facts = {
@@ -221,7 +232,7 @@ def _spoiler(files: list[File]) -> Refusal | None:
     return next((refusal for refusal in loose if refusal is not None), None)
 
 
-def _take(part: Part, files: list[File], room: Room, spoiler: Refusal | None) -> Taken:
+def _take(part: Part, files: list[File], room: Room, spoiler: Refusal | None, *, may_show_text: bool) -> Taken:
     indices = tuple(dict.fromkeys(plane.file for plane in part))
     identities = [identity for index in indices if (identity := files[index].identity) is not None]
     dates = [identity.acquired_on for identity in identities if identity.acquired_on is not None]
@@ -232,7 +243,8 @@ def _take(part: Part, files: list[File], room: Room, spoiler: Refusal | None) ->
     if refusal is None:
         try:
             volume = _assemble(part, files, room)
-            refusal = _seen_text(volume, part[0].header.modality) if any(map(is_at_risk, marks)) else None
+            if any(map(is_at_risk, marks)) and not may_show_text:
+                refusal = _seen_text(volume, part[0].header.modality)
         except UnreadableScan as error:
             refusal = (error.reason, error.detail)
     return Taken(

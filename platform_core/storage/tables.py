@@ -89,6 +89,11 @@ class Lake:
         delta = self._open(table)
         return -1 if delta is None else int(delta.version())
 
+    def identity(self, table: str) -> str:
+        """What tells this table from another of its name, for as long as it lives; empty before its first row."""
+        delta = self._open(table)
+        return "" if delta is None else str(delta.metadata().id)
+
     def versions(self) -> dict[str, int]:
         """The present version of every table: equal before and after means that nothing was written."""
         return {table: self.version(table) for table in self.schemas}

@@ -59,9 +59,9 @@ def a_folder(path: Path, request: pytest.FixtureRequest) -> Place:
         (root / name).write_bytes(data)
     (path / "empty").mkdir()
     return Place(
-        SiteSettings(path=str(root)),
-        missing=SiteSettings(path=str(path / "nowhere")),
-        empty=lambda: SiteSettings(path=str(path / "empty")),
+        SiteSettings(quiet_s=0, path=str(root)),
+        missing=SiteSettings(quiet_s=0, path=str(path / "nowhere")),
+        empty=lambda: SiteSettings(quiet_s=0, path=str(path / "empty")),
         add=lambda: (root / "z").write_bytes(b"new"),
         holds=frozenset({*PLAIN.values(), *MEMBERS.values()}),
     )
@@ -76,9 +76,9 @@ def an_image_folder(path: Path, request: pytest.FixtureRequest) -> Place:
     (root / "d.zip").write_bytes(zipped(**{"1.png": (root / "b.png").read_bytes()}))
     (path / "empty").mkdir()
     return Place(
-        SiteSettings(path=str(root), source="image_folder"),
-        missing=SiteSettings(path=str(path / "nowhere"), source="image_folder"),
-        empty=lambda: SiteSettings(path=str(path / "empty"), source="image_folder"),
+        SiteSettings(quiet_s=0, path=str(root), source="image_folder"),
+        missing=SiteSettings(quiet_s=0, path=str(path / "nowhere"), source="image_folder"),
+        empty=lambda: SiteSettings(quiet_s=0, path=str(path / "empty"), source="image_folder"),
         add=lambda: (root / "z.png").write_bytes((root / "b.png").read_bytes()),
     )
 

@@ -24,7 +24,7 @@ def prefect() -> Iterator[None]:
 
 @pytest.fixture
 def nih(workspace: Workspace, test_data: Path) -> Workspace:
-    add_site(workspace, "nih", SiteSettings(path=str(test_data / "dicom" / "dcm_qa_ts")))
+    add_site(workspace, "nih", SiteSettings(quiet_s=0, path=str(test_data / "dicom" / "dcm_qa_ts")))
     return open_workspace(workspace.uri)
 
 
@@ -45,7 +45,7 @@ def test_a_second_run_over_the_same_folder_writes_nothing(nih: Workspace) -> Non
 def test_a_site_that_fails_does_not_stop_the_next(nih: Workspace) -> None:
     from flows.run import run_sites
 
-    add_site(nih, "gone", SiteSettings(path="/nowhere/at/all"))
+    add_site(nih, "gone", SiteSettings(quiet_s=0, path="/nowhere/at/all"))
     stopped = run_sites(nih.uri, ["gone", "nih"], "20260302T060000-cccc", AT, "quality")
     assert list(stopped) == ["gone"]
     assert "/nowhere/at/all" in str(stopped["gone"])

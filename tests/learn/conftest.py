@@ -46,7 +46,7 @@ def with_target(workspace: Workspace) -> Workspace:
     file.write_text(file.read_text(encoding="utf-8") + TARGET, encoding="utf-8")
     here = open_workspace(workspace.uri)
     for site in ("north", "south"):
-        add_site(here, site, SiteSettings(path="/nowhere"))
+        add_site(here, site, SiteSettings(quiet_s=0, path="/nowhere"))
     return open_workspace(workspace.uri)
 
 

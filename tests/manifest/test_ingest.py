@@ -96,7 +96,8 @@ def test_a_lost_door_book_costs_work_and_no_second_series(
 ) -> None:
     write_ct(folder)
     ingest(north)
-    (open_door(north).home / "north.jsonl").unlink()
+    for file in open_door(north).home.glob("north.sqlite*"):
+        file.unlink()
     assert ingest(north).n_accepted == 4
     assert len(rows(north, layout.SERIES)) == 1
     assert outcomes(north) == {("accepted", None): 4}
@@ -112,13 +113,14 @@ def test_a_door_book_without_its_tables_is_not_believed(
     assert ingest(open_workspace(north.uri)).n_accepted == 4
 
 
-def test_a_shard_that_is_repeated_writes_once(north: Workspace, folder: Path, write_ct: WriteCT) -> None:
+def test_a_shard_that_is_repeated_writes_nothing(north: Workspace, folder: Path, write_ct: WriteCT) -> None:
     write_ct(folder)
     found = discover(north, "north", run="r", at=AT)
-    first = ingest_shard(north, "north", found.shards[0], run="r", at=AT)
+    assert ingest_shard(north, "north", found.shards[0], run="r", at=AT).n_accepted == 4
     before = versions(north)
-    assert ingest_shard(north, "north", found.shards[0], run="r", at=AT) == first
+    assert ingest_shard(north, "north", found.shards[0], run="r", at=AT).n_in == 0
     assert versions(north) == before
+    check_ledger(north, "north", "r", found.n_new)
 
 
 def test_a_shard_that_is_left_out_opens_the_ledger(north: Workspace, folder: Path, write_ct: WriteCT) -> None:
@@ -301,7 +303,7 @@ def test_sites_share_patients_only_through_an_issuer(
 ) -> None:
     for site, issuer in (("a", "trust"), ("b", "trust"), ("c", None)):
         write_ct(tmp_path / "scans" / site, (0, 2))
-        add_site(workspace, site, SiteSettings(path=str(tmp_path / "scans" / site), issuer=issuer))
+        add_site(workspace, site, SiteSettings(quiet_s=0, path=str(tmp_path / "scans" / site), issuer=issuer))
     fresh = open_workspace(workspace.uri)
     for site in "abc":
         ingest(fresh, site)
@@ -375,7 +377,7 @@ def everything(root: Path) -> dict[str, bytes]:
 
 
 def test_a_missing_folder_is_said_to_be_missing(workspace: Workspace) -> None:
-    add_site(workspace, "nowhere", SiteSettings(path="/no/such/place"))
+    add_site(workspace, "nowhere", SiteSettings(quiet_s=0, path="/no/such/place"))
     with pytest.raises(NoSuchPlace, match="/no/such/place: expected a folder with scans"):
         discover(open_workspace(workspace.uri), "nowhere", run="r", at=AT)
 
@@ -387,6 +389,6 @@ def test_an_empty_folder_has_nothing_to_list(north: Workspace) -> None:
 
 
 def test_plain_images_need_a_stated_modality(workspace: Workspace, tmp_path: Path) -> None:
-    add_site(workspace, "x", SiteSettings(source="image_folder", path=str(tmp_path)))
+    add_site(workspace, "x", SiteSettings(quiet_s=0, source="image_folder", path=str(tmp_path)))
     with pytest.raises(BadSetting, match="modality"):
         discover(open_workspace(workspace.uri), "x", run="r", at=AT)

@@ -138,6 +138,7 @@ def test_real_chest_images_get_their_patients_views_and_labels(
     index = test_data / "cxr" / "labels.csv"
     for site, path in (("tiny", "src_nih_tiny"), ("gz", "src_guangzhou_mnist/data/pneumoniamnist.npz#val")):
         place = SiteSettings(
+            quiet_s=0,
             source="image_folder",
             path=str(test_data / "cxr" / path),
             modality="DX",
@@ -168,7 +169,7 @@ def test_equal_images_are_one_scan(workspace: Workspace, tmp_path: Path, ingest:
     (images / "note.txt").write_text("not a scan")
     (images / "broken.png").write_bytes(b"not a picture")
     (images / "cut.png").write_bytes((images / "a.png").read_bytes()[:50])
-    add_site(workspace, "x", SiteSettings(source="image_folder", path=str(images), modality="DX"))
+    add_site(workspace, "x", SiteSettings(quiet_s=0, source="image_folder", path=str(images), modality="DX"))
     found = open_workspace(workspace.uri)
     count = ingest(found, "x")
     assert (count.n_accepted, count.n_duplicate, count.n_quarantined) == (1, 1, 1)

@@ -147,7 +147,7 @@ def test_sites_that_share_an_issuer_share_the_merge(
     workspace: Workspace, tmp_path: Path, write_ct: WriteCT, ingest: Ingest
 ) -> None:
     for site in ("east", "west"):
-        add_site(workspace, site, SiteSettings(path=str(tmp_path / site), issuer="county"))
+        add_site(workspace, site, SiteSettings(quiet_s=0, path=str(tmp_path / site), issuer="county"))
     here = open_workspace(workspace.uri)
     for site, patient_id in (("east", "A-1"), ("west", "B-1")):
         scans_of(write_ct, tmp_path / site, patient_id)
@@ -161,7 +161,7 @@ def test_a_site_with_its_own_numbers_is_left_alone(
     workspace: Workspace, tmp_path: Path, write_ct: WriteCT, ingest: Ingest
 ) -> None:
     for site in ("east", "west"):
-        add_site(workspace, site, SiteSettings(path=str(tmp_path / site)))
+        add_site(workspace, site, SiteSettings(quiet_s=0, path=str(tmp_path / site)))
         scans_of(write_ct, tmp_path / site, "A-1", "B-1")
     here = open_workspace(workspace.uri)
     ingest(here, "east")

@@ -58,7 +58,7 @@ def nih(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Workspace:
         patch.setenv("SITEDRIFT_HOME", str(root / "home"))
         patch.delenv("SITEDRIFT_KEY", raising=False)
         workspace = create_workspace(root / "w", key_fingerprint=create_key("w"))
-        add_site(workspace, "nih", SiteSettings(path=str(test_data / "dicom")))
+        add_site(workspace, "nih", SiteSettings(quiet_s=0, path=str(test_data / "dicom")))
         workspace = open_workspace(workspace.uri)
         found = discover(workspace, "nih", run=RUN, at=AT)
         for shard in found.shards:

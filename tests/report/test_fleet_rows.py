@@ -60,7 +60,7 @@ def test_a_site_that_sent_nothing_has_a_row(workspace: Workspace) -> None:
     from platform_core.manifest.workspace import add_site, open_workspace
     from platform_core.settings import SiteSettings
 
-    add_site(workspace, "empty", SiteSettings(path="/nowhere"))
+    add_site(workspace, "empty", SiteSettings(quiet_s=0, path="/nowhere"))
     (row,) = fleet_rows(open_workspace(workspace.uri))
     assert (row.site, row.state, row.n_series) == ("empty", "not measured", 0)
 

@@ -21,7 +21,7 @@ Listed = dict[str, str]
 
 @pytest.fixture
 def place(tmp_path: Path) -> SiteSettings:
-    return SiteSettings(path=str(tmp_path))
+    return SiteSettings(quiet_s=0, path=str(tmp_path))
 
 
 def listed(place: SiteSettings) -> Listed:

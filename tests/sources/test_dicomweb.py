@@ -246,10 +246,10 @@ def test_no_uid_and_no_password_reach_a_log_or_a_message(
 @pytest.mark.parametrize("path", ["", "host/dicom-web", "ftp://host/x", "https://", "http://[::1", "http://a b/c"])
 def test_a_path_that_is_no_address_is_said_to_be_none(path: str) -> None:
     with pytest.raises(NoSuchPlace, match="correct `path`"):
-        listing(SiteSettings(source="dicomweb", path=path))
+        listing(SiteSettings(quiet_s=0, source="dicomweb", path=path))
 
 
 def test_a_password_in_the_path_is_refused_and_not_repeated() -> None:
     with pytest.raises(BadSetting) as found:
-        listing(SiteSettings(source="dicomweb", path="https://user:hunter2@host/dicom-web"))
+        listing(SiteSettings(quiet_s=0, source="dicomweb", path="https://user:hunter2@host/dicom-web"))
     assert "hunter2" not in str(found.value)

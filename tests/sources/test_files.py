@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def listed(root: Path) -> dict[str, str]:
-    return {item.address: item.refusal for item in list_items(FOLDER, SiteSettings(path=str(root)))}
+    return {item.address: item.refusal for item in list_items(FOLDER, SiteSettings(quiet_s=0, path=str(root)))}
 
 
 def test_a_link_that_leads_out_is_listed_as_refused_and_not_read(root: Path) -> None:

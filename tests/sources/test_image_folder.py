@@ -19,7 +19,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def addresses(path: str) -> list[str]:
-    return [item.address for item in list_items(IMAGE_FOLDER, SiteSettings(path=path))]
+    return [item.address for item in list_items(IMAGE_FOLDER, SiteSettings(quiet_s=0, path=path))]
 
 
 def test_members_of_an_archive_are_items(archive: Path) -> None:
@@ -30,7 +30,7 @@ def test_members_of_an_archive_are_items(archive: Path) -> None:
 
 
 def test_one_split_can_be_named(archive: Path) -> None:
-    settings = SiteSettings(path=f"{archive}#val")
+    settings = SiteSettings(quiet_s=0, path=f"{archive}#val")
     assert addresses(settings.path) == ["x.npz#val/0", "x.npz#val/1", "x.npz#val/2"]
     assert np.load(BytesIO(IMAGE_FOLDER.open(settings, "x.npz#val/2"))).tolist() == [[1, 1], [1, 1]]
 
@@ -49,4 +49,4 @@ def test_an_archive_of_something_else_is_one_item(tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["x.npz#train/99", "x.npz#other/0", "y.npz#train/0"])
 def test_an_image_that_is_gone_is_said_to_be_gone(archive: Path, address: str) -> None:
     with pytest.raises(NoSuchPlace):
-        IMAGE_FOLDER.open(SiteSettings(path=str(archive)), address)
+        IMAGE_FOLDER.open(SiteSettings(quiet_s=0, path=str(archive)), address)

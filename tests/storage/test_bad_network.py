@@ -64,7 +64,7 @@ def taken_in(folder: Path, place: str, scans: Path, patch: pytest.MonkeyPatch) -
     workspace = create_workspace(uri, key_fingerprint=create_key("w"))
     settings = workspace.objects.get(layout.SETTINGS)
     workspace.objects.put(layout.SETTINGS, settings.replace(b"# shard_size = 64", SHARD.encode()))
-    add_site(workspace, "nih", SiteSettings(path=str(scans)))
+    add_site(workspace, "nih", SiteSettings(quiet_s=0, path=str(scans)))
     found = patiently(lambda: discover(open_workspace(uri), "nih", run=RUN, at=AT))
     assert len(found.shards) > 3
     for shard in found.shards:

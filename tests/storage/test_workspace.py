@@ -83,10 +83,10 @@ def test_an_address_that_cannot_hold_one_is_refused(place: str) -> None:
 
 
 def test_a_site_is_added_once(made: Workspace) -> None:
-    add_site(made, "north", SiteSettings(path="/one"))
+    add_site(made, "north", SiteSettings(quiet_s=0, path="/one"))
     with pytest.raises(BadRequest, match="exists already"):
-        add_site(made, "north", SiteSettings(path="/two"))
-    add_site(made, "a", SiteSettings(path="/three"))
+        add_site(made, "north", SiteSettings(quiet_s=0, path="/two"))
+    add_site(made, "a", SiteSettings(quiet_s=0, path="/three"))
     assert {name: site.path for name, site in open_workspace(made.uri).sites.items()} == {
         "a": "/three",
         "north": "/one",

@@ -40,7 +40,7 @@ def served(workspace: Workspace) -> Workspace:
     file = Path(workspace.uri) / layout.SETTINGS
     file.write_text(file.read_text(encoding="utf-8") + TARGET, encoding="utf-8")
     for site in ("north", "south", "east"):
-        add_site(workspace, site, SiteSettings(path="/nowhere"))
+        add_site(workspace, site, SiteSettings(quiet_s=0, path="/nowhere"))
     here = open_workspace(workspace.uri)
     for version, alias in ((1, "champion"), (2, "challenger")):
         _register(here, version, alias)

@@ -1,0 +1,33 @@
+-- door_book: the tables of one site's door book (SQLite, not the lake).
+--
+-- reads    nothing
+-- params   none
+-- returns  nothing
+
+PRAGMA journal_mode = WAL;
+
+-- one file or object of the source
+CREATE TABLE IF NOT EXISTS file (
+    address TEXT PRIMARY KEY,
+    n_bytes INTEGER NOT NULL,
+    modified_ns INTEGER NOT NULL,
+    changed_ns INTEGER NOT NULL,
+    base TEXT,
+    is_done INTEGER NOT NULL,
+    arrival_key TEXT NOT NULL DEFAULT '',
+    content TEXT NOT NULL DEFAULT '',
+    parts TEXT NOT NULL DEFAULT '[]',
+    n_tries INTEGER NOT NULL DEFAULT 0,
+    run TEXT
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS file_of_series ON file (base, is_done);
+CREATE INDEX IF NOT EXISTS file_of_run ON file (run);
+CREATE INDEX IF NOT EXISTS file_of_arrival ON file (arrival_key);
+CREATE INDEX IF NOT EXISTS file_to_take_in ON file (base) WHERE NOT is_done;
+
+-- series that a run is to take in together
+CREATE TABLE IF NOT EXISTS shard (name TEXT PRIMARY KEY, bases TEXT NOT NULL) WITHOUT ROWID;
+
+-- single facts: the cursor of the listing, who is at work, the tables it goes with, what a person released
+CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
