@@ -39,17 +39,18 @@ def deidentified(data: bytes, pseudonyms: Pseudonyms) -> tuple[bytes, Audit]:
     """A whole file as bytes, in the transfer syntax it came in.
 
     Raises:
-        UnreadableScan: `unreadable_header`, `unknown_class` or `no_instance_uid`.
+        UnreadableScan: `unreadable_header`, `unknown_class`, `no_instance_uid` or `no_pixels`.
     """
+    buffer = BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's may quote a value
         try:
-            dataset = pydicom.dcmread(BytesIO(data), force=True)
-        except Exception as error:
-            raise UnreadableScan("unreadable_header", "the DICOM header cannot be parsed") from error
-        clean, audit = deidentify(dataset, pseudonyms)
-        buffer = BytesIO()
-        clean.save_as(buffer, enforce_file_format=True)
+            clean, audit = deidentify(pydicom.dcmread(BytesIO(data), force=True), pseudonyms)
+            clean.save_as(buffer, enforce_file_format=True)
+        except UnreadableScan:
+            raise
+        except Exception as error:  # pydicom raises many kinds on odd bytes; any means that the file stays
+            raise UnreadableScan("unreadable_header", "the file cannot be read or written as DICOM") from error
     return buffer.getvalue(), audit
 
 
@@ -57,7 +58,7 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms) -> tuple[Dataset, Audit
     """A new dataset that holds what may leave, and the count of what was done.
 
     Raises:
-        UnreadableScan: `unknown_class` for a SOP class of nobody's register, `no_instance_uid`.
+        UnreadableScan: `unknown_class` for a SOP class of nobody's register, `no_instance_uid`, `no_pixels`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -68,6 +69,8 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms) -> tuple[Dataset, Audit
         raise UnreadableScan("unknown_class", "the SOP class is in no register, so nobody knows what it may hold")
     if not clean.get("SOPInstanceUID"):
         raise UnreadableScan("no_instance_uid", "the header names no instance")
+    if "PixelData" not in clean:
+        raise UnreadableScan("no_pixels", "the file ends before its pixels, or has none")
     clean.file_meta = _file_meta(clean, cleaning.syntax)
     clean.preamble = bytes(128)
     return clean, Audit(dict(sorted(cleaning.counts.items())))

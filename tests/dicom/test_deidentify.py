@@ -354,6 +354,23 @@ def test_the_same_file_twice_gives_the_same_bytes() -> None:
     assert deidentified(data, pseudonyms()) == deidentified(data, pseudonyms())
 
 
+SOUND = encoded(slice_with(PatientName="Quagmire^Glen", ReferencedStudySequence=[Dataset()]))
+
+
+@settings(max_examples=200, phases=[Phase.generate])
+@given(cut=st.integers(0, len(SOUND)), flips=st.lists(st.tuples(st.integers(0, 900), st.integers(0, 255)), max_size=6))
+def test_spoilt_bytes_leave_clean_or_not_at_all(cut: int, flips: list[tuple[int, int]]) -> None:
+    spoilt = bytearray(SOUND[: cut if cut % 2 else len(SOUND)])
+    for place, value in flips:
+        if place < len(spoilt):
+            spoilt[place] = value
+    try:
+        out, _ = deidentified(bytes(spoilt), pseudonyms())
+    except UnreadableScan:
+        return
+    assert not traces(out, "Quagmire")
+
+
 # -- beside the pixels
 
 
