@@ -23,7 +23,8 @@ def take_in(uri: str, name: str, run: str, at: Any) -> list[Any]:
 def examine(uri: str, name: str, run: str) -> list[StageCount]:
     """Native features, then quality."""
     native = layout.NATIVE
-    shards = site.plan(uri, name, "feature", native, ("ingest", native))
+    series.mark_copies(uri, name, run)
+    shards = site.plan(uri, name, "feature", native, ("unique", native))
     counts = _over(series.measure_shard, shards, uri, name, recipe=native, run=run)
     return [*counts, series.check_quality(uri, name, run)]
 

@@ -9,6 +9,14 @@ from platform_core.manifest.workspace import open_workspace
 from tasks.retries import TRANSIENT
 
 
+@task(task_run_name="copies at {site}", **TRANSIENT)
+def mark_copies(uri: str, site: str, run: str) -> StageCount:
+    """Let each new series through, unless it shows the pixels of another one."""
+    from platform_core.manifest import copies
+
+    return copies.mark_copies(open_workspace(uri), site, run=run)
+
+
 @task(task_run_name="features of {site} by {recipe}", **TRANSIENT)
 def measure_shard(uri: str, site: str, keys: Sequence[str], recipe: str, run: str) -> StageCount:
     """Measure each volume of the shard."""

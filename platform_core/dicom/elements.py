@@ -154,6 +154,6 @@ def _tokens_as_written(elements: Elements) -> list[str]:
 def _decoded(raw: bytes, charsets: tuple[str, ...]) -> str:
     """Text with bytes beyond ASCII; an unknown or wrong character set gives replacement characters, never an error."""
     try:
-        return decode_bytes(raw, list(charsets), set()).strip()
+        return str(decode_bytes(raw, list(charsets), set())).strip()
     except Exception:  # noqa: BLE001 - codecs raise many kinds; the value must still give one key
         return raw.decode("latin-1").strip()

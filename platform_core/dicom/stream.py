@@ -126,7 +126,7 @@ def read_elements(data: bytes, *, last: int = LAST) -> Elements:
 @lru_cache(maxsize=1024)
 def tag_of(name: str) -> int:
     """The tag of a keyword of the standard."""
-    tag = tag_for_keyword(name)
+    tag: int | None = tag_for_keyword(name)
     assert tag is not None, name
     return tag
 
@@ -134,7 +134,7 @@ def tag_of(name: str) -> int:
 @lru_cache(maxsize=1024)
 def standard_vr(name: str) -> bytes:
     """The value representation that the standard gives a keyword; the first, if it leaves a choice."""
-    return dictionary_VR(tag_of(name))[:2].encode()
+    return str(dictionary_VR(tag_of(name)))[:2].encode()
 
 
 def _coding(data: bytes, at: int, syntax: str) -> Coding:

@@ -8,13 +8,14 @@ which is believed only where it agrees with the affine.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from isal import igzip
+from isal import igzip, isal_zlib
 from nibabel.nifti1 import Nifti1Extension
 
 from platform_core.errors import UnreadableScan
@@ -33,7 +34,7 @@ KINDS = {
     for order in ("little", "big")
 }
 """A NIfTI file opens with the size of its header, in its own byte order."""
-GZIP = b"\x1f\x8b"
+GZIP, GZIP_BITS = b"\x1f\x8b", 16 + 15
 ORTHOGONAL = 1e-3
 """Largest dot product of two axes that still counts as a right angle (0.06 degrees)."""
 
@@ -43,6 +44,26 @@ def encode_volume(volume: Volume) -> bytes:
 
     `uint8 int16 uint16 int32 float32` are kept; other types are cast to the nearest of them.
     """
+    header, voxels = _header_and_voxels(volume)
+    squeeze = isal_zlib.compressobj(1, isal_zlib.DEFLATED, GZIP_BITS)
+    out = [squeeze.compress(header), *(squeeze.compress(plane) for plane in _planes(voxels)), squeeze.flush()]
+    return b"".join(out)
+
+
+def write_raw(volume: Volume, file: BinaryIO) -> None:
+    """The volume as uncompressed `.nii`, plane by plane."""
+    header, voxels = _header_and_voxels(volume)
+    file.write(header)
+    file.writelines(_planes(voxels))
+
+
+def _planes(voxels: Voxels) -> Iterator[memoryview]:
+    """The bytes of one plane after the other, without a copy of the whole."""
+    for plane in voxels.reshape(-1, *voxels.shape[-2:]):
+        yield np.ascontiguousarray(plane).data.cast("B")
+
+
+def _header_and_voxels(volume: Volume) -> tuple[bytes, Voxels]:
     voxels = _storable(volume.voxels)
     header = nib.Nifti1Header(endianness="<")
     header.set_data_dtype(voxels.dtype)
@@ -50,8 +71,7 @@ def encode_volume(volume: Volume) -> bytes:
     _state_geometry(header, volume.geometry)
     raw = BytesIO()
     header.write_to(raw)
-    raw.write(np.ascontiguousarray(voxels).tobytes())
-    return bytes(igzip.compress(raw.getvalue(), compresslevel=1, mtime=0))
+    return raw.getvalue(), voxels
 
 
 def decode_volume(data: bytes) -> Volume:
@@ -71,12 +91,24 @@ def decode_volume(data: bytes) -> Volume:
     return Volume(np.ascontiguousarray(_storable(voxels)), _geometry_of(image.header))
 
 
-def volume_sha256(volume: Volume) -> str:
-    """Hash of type, size, voxels and geometry: equal exactly when two volumes are."""
-    voxels = np.ascontiguousarray(_storable(volume.voxels))
-    digest = hashlib.sha256(f"{voxels.dtype.str} {voxels.shape} {_geometry_text(volume.geometry)}\n".encode())
-    digest.update(voxels.data)
+def voxels_sha256(volume: Volume) -> str:
+    """Hash of type, size and voxels, wherever they lie: the same for the same pixels under two names."""
+    voxels = _storable(volume.voxels)
+    digest = hashlib.sha256(f"{voxels.dtype.str} {voxels.shape}\n".encode())
+    for plane in voxels:
+        digest.update(np.ascontiguousarray(plane).data)
     return digest.hexdigest()
+
+
+def volume_sha256(volume: Volume, voxels: str | None = None) -> str:
+    """Hash of voxels and geometry: equal exactly when two volumes are.
+
+    Args:
+        volume: The volume.
+        voxels: Its `voxels_sha256`, where it is known already.
+    """
+    told = f"{voxels or voxels_sha256(volume)} {_geometry_text(volume.geometry)}"
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _storable(voxels: Voxels) -> Voxels:

@@ -80,9 +80,9 @@ def write_arrivals(
     for arrival in arrivals:
         before = past.get(arrival.entry.arrival_key)
         if before is None:
-            rows.append(_row(site, arrival, run, at))
+            rows.append(arrival_row(site, arrival, run, at))
         elif _is_news(before, arrival.end, run):
-            rows.append(_row(site, arrival, run, before.arrived_at))
+            rows.append(arrival_row(site, arrival, run, before.arrived_at))
     told = sorted((row["arrival_key"], row["outcome"], row["reason"] or "") for row in rows)
     workspace.lake.append(layout.ARRIVAL, rows_of(ARRIVAL, rows), transaction=transaction("arrive", site, run, told))
 
@@ -99,7 +99,8 @@ def _is_news(before: Past, now: Outcome, run: str) -> bool:
     return replace(before.end, detail=None) != replace(now, detail=None)
 
 
-def _row(site: str, arrival: Arrival, run: str, arrived_at: datetime) -> dict[str, Any]:
+def arrival_row(site: str, arrival: Arrival, run: str, arrived_at: datetime) -> dict[str, Any]:
+    """The row of `raw__arrival` for one decision."""
     return {
         "site": site,
         "arrival_key": arrival.entry.arrival_key,

@@ -76,6 +76,7 @@ SERIES = _table(
     ("n_files", WHOLE, "files it came in"),
     ("volume_uri", TEXT, "relative to the workspace; null if quarantined"),
     ("volume_sha256", TEXT, "hash of voxels and geometry"),
+    ("voxels_sha256", TEXT, "hash of voxels alone; null for a blank image: the same pixels under two names share it"),
     ("ingested_at", MOMENT, ""),
     RUN,
 )
@@ -95,7 +96,7 @@ STAGE = _table(
     SITE,
     SERIES_KEY,
     REVISION,
-    ("stage", TEXT, "ingest, quality, feature, harmonize or predict"),
+    ("stage", TEXT, "ingest, unique, quality, feature, harmonize or predict"),
     RECIPE,
     ("model", TEXT, "model@version where the stage has one"),
     ("outcome", TEXT, "done or refused"),

@@ -8,6 +8,7 @@ from platform_core.errors import NoSuchPlace
 from platform_core.manifest import book as books
 from platform_core.manifest.book import Book, Entry, open_book
 from platform_core.manifest.door import open_door
+from platform_core.manifest.process import this_process
 from platform_core.manifest.workspace import Workspace
 from platform_core.sources.contract import Item
 
@@ -85,7 +86,7 @@ def test_a_shard_that_is_not_there_is_named(book: Book) -> None:
 
 
 def test_a_site_is_left_to_the_run_that_is_at_work_on_it(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = books.this_process()
+    mine = this_process()
     assert book.begin("r1", "")
     monkeypatch.setattr(books, "this_process", lambda: "1:1")
     assert not book.begin("r2", "")

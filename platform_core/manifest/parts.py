@@ -1,0 +1,175 @@
+"""The parts of a series as the manifest knows them: numbered, compared with what was there, and made into rows."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow.compute as pc
+
+from platform_core import layout
+from platform_core.imaging.nifti import volume_sha256, voxels_sha256
+from platform_core.imaging.volume import Volume
+from platform_core.manifest.arrivals import ACCEPTED, DUPLICATE, IGNORED, QUARANTINED, Arrival, Outcome
+from platform_core.manifest.book import Group
+from platform_core.manifest.door import Door
+from platform_core.manifest.fetched import Fetched, index_row
+from platform_core.manifest.index import ByFile, day_of
+from platform_core.manifest.place import Place
+from platform_core.manifest.reading import Reading, Taken
+from platform_core.manifest.workspace import Workspace
+
+MANY_PARTS = 64
+"""Volumes that one multi-frame file may hold; beyond it a series that lost its door book gets new revisions."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Present:
+    """What `core__series` holds of one part."""
+
+    revision: int
+    geometry: str
+    volume_sha256: str | None
+    n_files: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Decided:
+    """One part, its place in the manifest, and the row to write if it is news."""
+
+    key: str
+    part: int
+    taken: Taken
+    revision: int
+    row: dict[str, Any] | None
+
+
+def present_parts(workspace: Workspace, door: Door, site: str, groups: Iterable[Group]) -> dict[str, Present]:
+    """What `core__series` holds of the parts that these series may have; a part that lost its line in the book too."""
+    keys = [door.part_key(group.base, part) for group in groups for part in _possible_parts(group)]
+    columns = ["series_key", "revision", "geometry", "volume_sha256", "n_files"]
+    where = (pc.field("site") == site) & pc.field("series_key").isin(keys)
+    rows = workspace.lake.read(layout.SERIES, where, columns).to_pylist()
+    return {
+        row["series_key"]: Present(row["revision"], row["geometry"], row["volume_sha256"], row["n_files"])
+        for row in sorted(rows, key=lambda row: int(row["revision"]))
+    }
+
+
+def _possible_parts(group: Group) -> Iterator[int]:
+    files = (*group.pending, *group.done)
+    known = max((part for entry in files for part in entry.parts), default=0)
+    yield from range(known + len(files) + MANY_PARTS)
+
+
+def decide_parts(
+    place: Place,
+    base: str,
+    reading: Reading,
+    fetched: Sequence[Fetched],
+    present: Mapping[str, Present],
+    index: ByFile | None,
+) -> list[Decided]:
+    """Number the parts and see which are news; nothing is written."""
+    decided = []
+    n_parts = len(reading.parts)
+    for part, taken in zip(_numbers(reading, fetched), reading.parts, strict=True):
+        key = place.door.part_key(base, part)
+        voxels = None if taken.volume is None else voxels_sha256(taken.volume)
+        sha = None if taken.volume is None else volume_sha256(taken.volume, voxels)
+        before = present.get(key)
+        if before is not None and _is_same(before, taken, sha):
+            decided.append(Decided(key, part, taken, before.revision, None))
+            continue
+        revision = 1 if before is None else before.revision + 1
+        row = _series_row(place, taken, fetched, index) | {
+            "series_key": key,
+            "revision": revision,
+            "part": part,
+            "n_parts": n_parts,
+            "volume_uri": None
+            if taken.volume is None
+            else layout.volume_path(place.site, layout.NATIVE, key, revision),
+            "volume_sha256": sha,
+            "voxels_sha256": voxels if taken.volume is not None and _says_something(taken.volume) else None,
+        }
+        decided.append(Decided(key, part, taken, revision, row))
+    return decided
+
+
+def _says_something(volume: Volume) -> bool:
+    """A blank image equals every other blank one, which makes neither the copy of the other."""
+    return bool(volume.voxels.min() != volume.voxels.max())
+
+
+def _is_same(before: Present, taken: Taken, sha: str | None) -> bool:
+    if (before.geometry, before.volume_sha256) != (taken.geometry, sha):
+        return False
+    return sha is not None or before.n_files == taken.facts.get("n_files")
+
+
+def _numbers(reading: Reading, fetched: Sequence[Fetched]) -> list[int]:
+    """A number for each part: the one that most of its known files had, else the next free one."""
+    taken_numbers: set[int] = set()
+    numbers: list[int | None] = []
+    for taken in reading.parts:
+        votes = [number for index in taken.files for number in fetched[index].entry.parts]
+        free = [number for number in votes if number not in taken_numbers]
+        number = max(set(free), key=lambda n: (free.count(n), -n)) if free else None
+        numbers.append(number)
+        if number is not None:
+            taken_numbers.add(number)
+    used = taken_numbers | {number for file in fetched for number in file.entry.parts}
+    unused = (number for number in range(len(numbers) + len(used)) if number not in used)
+    return [next(unused) if number is None else number for number in numbers]
+
+
+def _series_row(place: Place, taken: Taken, fetched: Sequence[Fetched], index: ByFile | None) -> dict[str, Any]:
+    """The columns of `core__series` that do not depend on the revision; identity becomes keys here."""
+    door, site, who = place.door, place.site, taken.identity
+    row = index_row(index, fetched)
+    if who is None:
+        content = fetched[taken.files[0]].entry.content
+        patient_id, study, acquired_on = row.get("patient_id", "").strip(), content, day_of(row.get("acquired_on"))
+    else:
+        patient_id, study, acquired_on = who.patient_id, who.study_uid, taken.acquired_on
+    patient_key = door.patient_key(place.issuer, patient_id) if patient_id else door.unknown_patient_key(site, study)
+    return taken.facts | {
+        "site": site,
+        "study_key": door.study_key(site, study),
+        "patient_key": patient_key,
+        "patient_known": bool(patient_id),
+        "geometry": taken.geometry,
+        "acquired_on": door.shift_date(site, acquired_on),
+        "observed_on": door.shift_date(site, acquired_on or place.at.date()),
+        "ingested_at": place.at,
+        "run": place.run,
+    }
+
+
+def ends_of(
+    place: Place, base: str, reading: Reading, fetched: Sequence[Fetched], parts: Sequence[Decided]
+) -> list[Arrival]:
+    """How each file ended, from what became of the parts that it went into."""
+    ends = []
+    for number, (file, fact) in enumerate(zip(fetched, reading.files, strict=True)):
+        kept = number if fact.copy_of is None else fact.copy_of
+        mine = [part for part in parts if kept in part.taken.files]
+        if fact.rule is not None:
+            ends.append(Arrival(replace(file.entry, base=base), Outcome(IGNORED, fact.rule), file.is_listed))
+            continue
+        sound = next((part for part in mine if part.taken.refusal is None), None)
+        key = (sound or mine[0]).key if mine else place.door.part_key(base, 0)
+        if sound is not None and fact.refusal is None:
+            end = Outcome(ACCEPTED, None, None, key) if kept == number else Outcome(DUPLICATE, "same_pixels", None, key)
+        else:
+            why = fact.refusal or next((part.taken.refusal for part in mine if part.taken.refusal), None)
+            assert why is not None
+            end = Outcome(QUARANTINED, _shared_reason(mine, why), why[1], key)
+        entry = replace(file.entry, base=base, parts=tuple(part.part for part in mine))
+        ends.append(Arrival(entry, end, file.is_listed))
+    return ends
+
+
+def _shared_reason(parts: Iterable[Decided], why: tuple[str, str]) -> str:
+    """All files of a refused part carry its reason; a broken copy beside a sound one keeps its own."""
+    return next((part.taken.refusal[0] for part in parts if part.taken.refusal is not None), why[0])
