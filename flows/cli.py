@@ -26,7 +26,14 @@ site_app = typer.Typer(help="Hospitals: add, list, show.", no_args_is_help=True)
 label_app = typer.Typer(help="Labels, keyed by the hospital's own identifiers.", no_args_is_help=True)
 model_app = typer.Typer(help="Models: list, show, promote, roll back.", no_args_is_help=True)
 quarantine_app = typer.Typer(help="Scans that a person must look at.", no_args_is_help=True)
-for name, sub in {"site": site_app, "label": label_app, "model": model_app, "quarantine": quarantine_app}.items():
+patient_app = typer.Typer(help="Corrected identities.", no_args_is_help=True)
+for name, sub in {
+    "site": site_app,
+    "label": label_app,
+    "model": model_app,
+    "quarantine": quarantine_app,
+    "patient": patient_app,
+}.items():
     app.add_typer(sub, name=name)
 
 Where = Annotated[
@@ -75,12 +82,19 @@ def init(place: Annotated[str, typer.Argument(help="A new or empty folder, or s3
 @site_app.command("add")
 def site_add(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits, '-' and '_'.")],
-    source: Annotated[str, typer.Option(help="The folder that its scans come from.")],
-    kind: Annotated[str, typer.Option(help="folder (DICOM) or image_folder (PNG, JPEG, NIfTI, npz).")] = "folder",
+    source: Annotated[str, typer.Option(help="A folder, s3://bucket/prefix, or the root of a DICOMweb server.")],
+    kind: Annotated[
+        str, typer.Option(help="folder, s3_bucket or dicomweb (DICOM); image_folder (PNG, JPEG, NIfTI, npz).")
+    ] = "folder",
     issuer: Annotated[str | None, typer.Option(help="Who issues its patient IDs, if several sites share them.")] = None,
     modality: Annotated[str | None, typer.Option(help="Modality of plain images, for example DX.")] = None,
     body_part: Annotated[str | None, typer.Option(help="Body part of plain images, for example CHEST.")] = None,
     index: Annotated[Path | None, typer.Option(help="CSV of plain images: file, patient_id, view, ...")] = None,
+    quiet_s: Annotated[float, typer.Option(help="Seconds without change before a series is taken in.")] = 60.0,
+    secret_env: Annotated[
+        str | None, typer.Option(help="Environment variable with user:password, access key:secret key, or a token.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="S3 server other than AWS: https://host:port.")] = None,
     workspace: Where = ".",
 ) -> None:
     """Configure a hospital."""
@@ -98,6 +112,9 @@ def site_add(
         modality=modality,
         body_part=body_part,
         index=None if index is None else str(index.resolve()),
+        quiet_s=quiet_s,
+        secret_env=secret_env,
+        endpoint=endpoint,
     )
     next(list_items(SOURCES[kind], settings), None)  # a place that is not there is refused now
     add_site(here, name, settings)
@@ -230,6 +247,82 @@ def quarantine_list(workspace: Where = ".", as_json: AsJson = False) -> None:
     _show(held_back(_open(workspace)).to_pylist(), as_json)
 
 
+@quarantine_app.command("show")
+def quarantine_show(
+    what: Annotated[str, typer.Argument(help="A reason code, a series_key or an arrival_key.")],
+    workspace: Where = ".",
+    as_json: AsJson = False,
+) -> None:
+    """The files that are held for a reason or under a key, what it means, and what to do."""
+    from platform_core.manifest.quarantine import held_files
+    from platform_core.manifest.reasons import REASONS, meaning
+
+    by = {"reason": what} if what in REASONS else {"key": what}
+    rows = held_files(_open(workspace), **by)
+    if not as_json:
+        for reason in sorted({str(row["reason"]) for row in rows} | ({what} & set(REASONS))):
+            typer.echo(f"{reason}: {meaning(reason)}")
+    _show(rows, as_json)
+
+
+@quarantine_app.command("replay")
+def quarantine_replay(
+    site: Annotated[str, typer.Argument(help="The hospital; only at its door.")],
+    reason: Annotated[str | None, typer.Option(help="Only what is held for this reason.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only this series_key or arrival_key.")] = None,
+    workspace: Where = ".",
+) -> None:
+    """Let the next run decide again on what is held."""
+    from platform_core.manifest.quarantine import replay
+
+    n = replay(_open(workspace), site, reason=reason, key=key)
+    typer.echo(f"{site}: {n} files will be decided on again. Next: sitedrift run {site}")
+
+
+@quarantine_app.command("release")
+def quarantine_release(
+    site: Annotated[str, typer.Argument(help="The hospital; only at its door.")],
+    key: Annotated[str, typer.Argument(help="The series_key of a series that is held for burned_in_text.")],
+    because: Annotated[str, typer.Option(help="Why it may be released: what the text says.")],
+    workspace: Where = ".",
+) -> None:
+    """Say that a person has looked: what looks like text in the pixels of a series names nobody."""
+    from platform_core.manifest.quarantine import release
+
+    n = release(_open(workspace), site, key, because=because)
+    typer.echo(f"{site}: {n} files released. Next: sitedrift run {site}")
+
+
+@patient_app.command("merge")
+def patient_merge(
+    site: Annotated[str, typer.Argument(help="The hospital that gave out the identifiers.")],
+    workspace: Where = ".",
+) -> None:
+    """Make one patient of two identifiers, asked for on the terminal or read from stdin: wrong, then right."""
+    from platform_core import clock
+    from platform_core.manifest.patients import merge_patients
+
+    here = _open(workspace)
+    wrong, right = _asked("wrong identifier"), _asked("right identifier")
+    at = clock.now()
+    typer.echo(merge_patients(here, site, wrong, right, run=clock.new_run(at), at=at).summary)
+
+
+@app.command()
+def export(
+    site: Annotated[str, typer.Argument(help="The hospital; only at its door.")],
+    folder: Annotated[Path, typer.Argument(help="An empty folder, or that of an earlier export.")],
+    series: Annotated[list[str] | None, typer.Option(help="Only these series_keys.")] = None,
+    workspace: Where = ".",
+) -> None:
+    """Write accepted series as de-identified DICOM (PS3.15 Annex E), for sharing."""
+    from platform_core.manifest.export import export_site
+
+    count = export_site(_open(workspace), site, folder, keys=series or ())
+    typer.echo(count.summary)
+    raise typer.Exit(NEEDS_A_PERSON if count.n_changed + count.n_refused else DONE)
+
+
 @model_app.command("list")
 def model_list(workspace: Where = ".", as_json: AsJson = False) -> None:
     """Every model version with its alias."""
@@ -333,6 +426,14 @@ def _leave(code: Any) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _asked(what: str) -> str:
+    """One line from the terminal, unseen, or from stdin; never an argument, which others on the machine can read."""
+    from getpass import getpass
+
+    typed = getpass(f"{what}: ") if sys.stdin.isatty() else sys.stdin.readline()
+    return typed.strip() or _fail(f"no {what} was given", WRONG_CALL)
 
 
 def _open(uri: str) -> "Workspace":

@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect import unmapped
 
+from flows.log import log
 from platform_core import layout
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.stages import StageCount
@@ -14,9 +15,14 @@ from tasks import door, series, site
 def take_in(uri: str, name: str, run: str, at: Any) -> list[Any]:
     """Ingest what is new: discover, then every shard; the ledger must close."""
     found = door.discover(uri, name, run, at)
+    if found.is_busy:
+        log.info("%s: another run is at work on this site; its files are left to it", name)
     futures = door.ingest_shard.map(unmapped(uri), unmapped(name), list(found.shards), unmapped(run), unmapped(at))
     counts = [future.result() for future in futures]
     door.check_ledger(uri, name, run, found.n_new)
+    if counts:
+        n_planted, n_died = sum(count.n_planted for count in counts), sum(count.n_died for count in counts)
+        log.info("%s: %d of %d planted identities died at the door", name, n_died, n_planted)
     return counts
 
 

@@ -10,6 +10,8 @@ FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 """TEM, RSTn and SOI carry no length."""
 
+JP2_BOX, SIZ = b"jP  ", b"\xff\x4f\xff\x51"
+"""A JP2 file, which the standard does not allow here and decoders take; SOC and SIZ, which begin the codestream."""
 ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
@@ -33,7 +35,9 @@ def is_cut(frame: bytes) -> bool:
 
 def frame_size(frame: bytes) -> tuple[int, int] | None:
     """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 codestream states; None if it states none."""
-    if frame[:4] == b"\xff\x4f\xff\x51":
+    if frame[4:8] == JP2_BOX:
+        frame = frame[max(frame.find(SIZ), 0) :]
+    if frame[:4] == SIZ:
         return _size_of_jpeg2000(frame)
     return _size_of_jpeg(frame) if frame[:2] == b"\xff\xd8" else None
 

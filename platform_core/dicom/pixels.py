@@ -130,7 +130,7 @@ def _used_bits(stored: Voxels, header: Header) -> Voxels:
     if header.is_signed:
         return np.asarray(np.right_shift(np.left_shift(stored, n_unused), n_unused))
     used = np.bitwise_and(stored, stored.dtype.type((1 << header.bits_stored) - 1))
-    return used.view(f"i{used.dtype.itemsize}")
+    return np.asarray(used.view(f"i{used.dtype.itemsize}"))
 
 
 def _compressed(scan: Scan) -> Voxels:
@@ -160,6 +160,8 @@ def _decompressed(scan: Scan, encoded: bytes, shape: tuple[int, int, int]) -> Vo
         found = frame_size(frame)
         if is_cut(frame):
             raise UnreadableScan("truncated", "a compressed frame ends before its image does")
+        if found is None and header.transfer_syntax != RLELossless:
+            raise UnreadableScan("undecodable", "a compressed frame does not state its size")
         if found is not None and found != shape[1:]:
             raise UnreadableScan("undecodable", f"a compressed frame of {found} pixels, where {shape[1:]} are stated")
     values, _ = get_decoder(UID(header.transfer_syntax)).as_array(

@@ -211,9 +211,9 @@ class Book:
             _state(db, "cursor", "")
             return n
 
-    def release(self, base: str) -> None:
-        """A person has looked at the pixels of this series: what looks like text in them is none."""
-        self._state(f"released/{base}", "yes")
+    def release(self, base: str, because: str) -> None:
+        """A person has looked at the pixels of this series: what looks like text in them names nobody."""
+        self._state(f"released/{base}", because)
 
     def is_released(self, base: str) -> bool:
         """Whether a person has looked at the pixels of this series."""

@@ -144,7 +144,7 @@ def add_site(workspace: Workspace, name: str, settings: SiteSettings) -> None:
         problem = f"{name!r} cannot name a site"
         raise BadSetting("site add", "", problem, "use lower-case letters, digits, '-' and '_'")
     facts = settings.model_dump(mode="json", exclude_none=True)
-    lines = [f'{key} = "{_escape(str(value))}"' for key, value in facts.items()]
+    lines = [f"{key} = {_spelt(value)}" for key, value in facts.items()]
     path = layout.site_file(name)
     if not workspace.objects.create(path, "".join(f"{line}\n" for line in lines).encode()):
         place = f"{workspace.uri}/{path}"
@@ -153,6 +153,11 @@ def add_site(workspace: Workspace, name: str, settings: SiteSettings) -> None:
 
 def _is_taken(uri: str) -> BadRequest:
     return BadRequest(f"{uri} is a workspace already; choose another place, or use this one as it is")
+
+
+def _spelt(value: object) -> str:
+    """As TOML spells it."""
+    return str(value) if isinstance(value, int | float) else f'"{_escape(str(value))}"'
 
 
 def _escape(text: str) -> str:

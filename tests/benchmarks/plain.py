@@ -8,7 +8,7 @@ from platform_core.features.stage import measure_shard
 from platform_core.harmonize.stage import harmonize_shard
 from platform_core.learn.predict import predict_shard
 from platform_core.learn.train import train_source
-from platform_core.manifest import ingest, ledger
+from platform_core.manifest import copies, ingest, ledger
 from platform_core.manifest.serving import Serving, current_servings
 from platform_core.manifest.stages import pending
 from platform_core.manifest.workspace import Workspace
@@ -24,7 +24,9 @@ def take_in(workspace: Workspace, site: str, run: str, at: datetime) -> None:
     for shard in found.shards:
         ingest.ingest_shard(workspace, site, shard, run=run, at=at)
     ledger.check_ledger(workspace, site, run, found.n_new)
-    measure_shard(workspace, site, pending(workspace, site, "feature"), recipe=layout.NATIVE, run=run)
+    copies.mark_copies(workspace, site, run=run)
+    owed = pending(workspace, site, "feature", after=("unique", layout.NATIVE))
+    measure_shard(workspace, site, owed, recipe=layout.NATIVE, run=run)
     check_quality(workspace, site, run=run)
 
 
