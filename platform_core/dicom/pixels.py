@@ -14,6 +14,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
 from platform_core.dicom.codestream import frame_size, is_cut, is_whole
 from platform_core.dicom.csa import tiles_per_side
+from platform_core.dicom.elements import whole
 from platform_core.dicom.header import Header, Scan
 from platform_core.errors import UnreadableScan
 from platform_core.imaging.volume import Voxels
@@ -99,6 +100,8 @@ def _fits_int16(stored: Voxels, intercept: int) -> bool:
 def _plain(scan: Scan) -> Voxels:
     """Uncompressed pixels, in place where every bit of them counts."""
     header, place = scan.header, scan.elements.found[0x7FE00010]
+    if whole(scan.elements, "HighBit") not in (None, header.bits_stored - 1):
+        raise UnreadableScan("bits", "the highest bit is not the last of those stored")
     if header.bits_allocated not in (8, 16, 32):
         raise UnreadableScan("bits", f"{header.bits_allocated} bits allocated per pixel")
     order = ">" if header.transfer_syntax == ExplicitVRBigEndian and header.bits_allocated > 8 else "<"
@@ -179,7 +182,9 @@ def _decompressed(scan: Scan, encoded: bytes, shape: tuple[int, int, int]) -> Vo
         decoding_plugin=DECODER_OF.get(UID(header.transfer_syntax), DECODER),
         **options,
     )
-    return np.asarray(values).reshape(shape)
+    decoded = np.asarray(values).reshape(shape)
+    is_as_allocated = decoded.dtype.itemsize * 8 == header.bits_allocated
+    return _used_bits(decoded, header) if is_as_allocated else decoded
 
 
 def _stored_shape(header: Header) -> tuple[int, int, int]:
