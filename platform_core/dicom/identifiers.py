@@ -10,6 +10,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal, InvalidOperation
 
 from pydicom.dataset import Dataset
 
@@ -36,6 +38,9 @@ COMMON = frozenset(
     "research school siemens street system systems toshiba university universitat canon".split()
 )
 """Words of addresses and institutions that say nothing, makers' names among them."""
+MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+LARGEST = Decimal(10) ** 64
+"""No identifier has more digits (VR LO)."""
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae"})
 PLAIN = str.maketrans({"ß": "ss", "ø": "o", "æ": "ae", "ł": "l", "đ": "d"})
 
@@ -58,8 +63,8 @@ class Identifiers:
         return any(part in whole for part in self.parts) or not words.isdisjoint(self.short)
 
     def are_number(self, text: str) -> bool:
-        """Whether a number is one of the file's identifying numbers or dates, as it is written."""
-        return text.strip() in self.numbers
+        """Whether a number is one of the file's identifying numbers or dates, however it is written."""
+        return text.strip() in self.numbers or _plain_number(text) in self.numbers
 
 
 def identifiers_of(dataset: Dataset) -> Identifiers:
@@ -69,8 +74,8 @@ def identifiers_of(dataset: Dataset) -> Identifiers:
     for kind, value in _values(dataset, 0):
         if kind == "number":
             digits = value.strip()
-            numbers |= {digits} if digits.isdigit() and len(digits) >= MIN_DIGITS else set()
-            parts.add(squeezed(value))
+            numbers |= {n for n in (digits, _plain_number(digits)) if n.isdigit() and len(n) >= MIN_DIGITS}
+            parts |= {squeezed(value), *_spellings(squeezed(value))}
             continue
         words = [word for word in re.split(r"[\s^=,;./\\-]+", value) if squeezed(word) not in COMMON]
         found = {squeezed(word) for word in words} | {squeezed(word.lower().translate(UMLAUTS)) for word in words}
@@ -87,6 +92,30 @@ def squeezed(text: str) -> str:
     """Lower-case letters and digits alone, without accents."""
     bare = unicodedata.normalize("NFKD", text.lower().translate(PLAIN))
     return "".join(c for c in bare if c.isalnum())
+
+
+def _plain_number(text: str) -> str:
+    """The digits of a whole number that may be written with sign, zeros, fraction or exponent; else nothing."""
+    try:
+        value = abs(Decimal(text.strip()))
+        is_plain = value < LARGEST and value == int(value)
+    except InvalidOperation:
+        return ""
+    return str(int(value)) if is_plain else ""
+
+
+def _spellings(digits: str) -> Iterator[str]:
+    """How people write a day: in any order, with or without zeros, the month as a number or an English name."""
+    try:
+        day = date.fromisoformat(digits) if len(digits) == 8 and digits.isdigit() else None
+    except ValueError:
+        day = None
+    if day is None:
+        return
+    months = (f"{day.month}", f"{day:%m}", MONTHS[day.month - 1])
+    for d in (f"{day.day}", f"{day:%d}"):
+        for m in months:
+            yield from (f"{d}{m}{day.year:04}", f"{m}{d}{day.year:04}", f"{day.year:04}{m}{d}")
 
 
 def _values(dataset: Dataset, depth: int) -> Iterator[tuple[str, str]]:

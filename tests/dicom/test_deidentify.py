@@ -234,6 +234,25 @@ def test_a_text_that_no_scanner_writes_goes(text: str) -> None:
     assert "Manufacturer" not in cleaned(slice_with(Manufacturer=text, SpecificCharacterSet="ISO_IR 192"))
 
 
+@pytest.mark.parametrize(
+    "text", ["23.4.1951", "23/04/1951", "4-23-1951", "1951-04-23", "* 23 Apr 1951", "Apr 23, 1951"]
+)
+def test_a_birthday_in_another_spelling_goes(text: str) -> None:
+    scan = slice_with(PatientBirthDate="19510423", SoftwareVersions=text)
+    assert "SoftwareVersions" not in cleaned(scan)
+
+
+@pytest.mark.parametrize("number", ["83659217", "+83659217", "083659217", "83659217.0", "8365921.7E1", "19510423.0"])
+def test_an_identifying_number_in_another_spelling_goes(number: str) -> None:
+    scan = slice_with(PatientID="83659217", PatientBirthDate="19510423", TableHeight=number)
+    assert "TableHeight" not in cleaned(scan)
+
+
+def test_numbers_that_only_resemble_an_identifying_one_stay() -> None:
+    scan = slice_with(PatientID="83659217", TableHeight="83659.217", SliceLocation="1e-30")
+    assert (cleaned(scan).TableHeight, cleaned(scan).SliceLocation) == (83659.217, 1e-30)
+
+
 def test_identifiers_of_sequences_count_too() -> None:
     inner = Dataset()
     inner.PersonName = "Quagmire^Glen"
