@@ -32,7 +32,6 @@ CODES = (
     ("113105", "Clean Descriptors Option"),
     ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
     ("113108", "Retain Patient Characteristics Option"),
-    ("113109", "Retain Device Identity Option"),
     ("113111", "Retain Safe Private Option"),
 )
 """Context group 7050 of PS3.16: what was done, as code and meaning."""

@@ -8,6 +8,7 @@ save the Siemens mosaic header (`csa.py`).
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 
 from platform_core.dicom.burned_in import Marks
 from platform_core.dicom.csa import tiles_per_side
@@ -24,6 +25,7 @@ from platform_core.dicom.elements import (
     words,
 )
 from platform_core.dicom.frames import Frame, frames_of
+from platform_core.dicom.identifiers import squeezed
 from platform_core.dicom.stratum import sequence_class
 from platform_core.dicom.stream import Elements
 from platform_core.errors import UnreadableScan
@@ -39,7 +41,16 @@ BODY_PARTS = frozenset(
 )
 """Terms of PS3.16 annex L that are kept; any other text in this field could be anything."""
 VIEWS = frozenset("AP PA LL RL LLD RLD LLO RLO CC MLO ML LM LATERAL".split())
-WHO = ("PatientName", "PatientID", "AccessionNumber", "ReferringPhysicianName")
+WHO = (
+    "PatientName",
+    "PatientID",
+    "OtherPatientIDs",
+    "PatientBirthDate",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "OperatorsName",
+)
 MIN_NAME = 4
 """Shorter parts of a name turn up in any text by chance."""
 PROJECTIONS = frozenset({"CR", "DX", "MG"})
@@ -158,13 +169,13 @@ def _acquired_on(elements: Elements) -> date | None:
 
 def _header(elements: Elements, modality: str, n_tiles: int, frames: tuple[Frame, ...]) -> Header:
     rows, columns = _matrix(elements, n_tiles)
-    shared = shared_groups(elements)
+    shared, who = shared_groups(elements), _who(elements)
     return Header(
         modality=modality.upper(),
-        manufacturer=_nameless(elements, text(elements, "Manufacturer")),
-        scanner_model=_nameless(elements, text(elements, "ManufacturerModelName")),
-        software=_nameless(elements, text(elements, "SoftwareVersions")),
-        kernel=_nameless(elements, text(group_of(shared, "CTReconstructionSequence", elements), "ConvolutionKernel")),
+        manufacturer=_nameless(text(elements, "Manufacturer"), who),
+        scanner_model=_nameless(text(elements, "ManufacturerModelName"), who),
+        software=_nameless(text(elements, "SoftwareVersions"), who),
+        kernel=_nameless(text(group_of(shared, "CTReconstructionSequence", elements), "ConvolutionKernel"), who),
         kvp=number(group_of(shared, "CTXRayDetailsSequence", elements), "KVP"),
         repetition_time_ms=number(group_of(shared, "MRTimingAndRelatedParametersSequence", elements), "RepetitionTime"),
         echo_time_ms=_echo_time_ms(elements, shared),
@@ -203,16 +214,29 @@ def _marks(elements: Elements, n_rows: int, n_columns: int) -> Marks:
     )
 
 
-def _nameless(elements: Elements, value: str) -> str | None:
-    """The text, unless it repeats the patient's name or a number of theirs: people type anything anywhere."""
+def _who(elements: Elements) -> tuple[str, ...]:
+    """The parts of the patient's name and of numbers of theirs that text must not repeat."""
     typed = " ".join(words(elements, name) for name in WHO)
-    parts = [_squeezed(part) for part in re.split(r"[\s^=,\\]+", typed) if len(part) >= MIN_NAME]
-    return None if any(part and part in _squeezed(value) for part in parts) else value or None
+    return _parts(typed)
+
+
+@lru_cache(maxsize=256)
+def _parts(typed: str) -> tuple[str, ...]:
+    parts = [part for part in re.split(r"[\s^=,\\]+", typed) if len(part) >= MIN_NAME]
+    spelt = dict.fromkeys(spell(part) for part in parts for spell in (_squeezed, squeezed))
+    return tuple(part for part in spelt if len(part) >= MIN_NAME - 1)
+
+
+@lru_cache(maxsize=1024)
+def _nameless(value: str, who: tuple[str, ...]) -> str | None:
+    """The text, unless it repeats the patient's name or a number of theirs: people type anything anywhere."""
+    plain = _squeezed(value)  # `text` has left nothing but ASCII
+    return None if any(part in plain for part in who) else value or None
 
 
 def _squeezed(value: str) -> str:
-    """Letters and digits alone: a name must not hide behind an accent or a hyphen."""
-    return re.sub(r"[^A-Z0-9]", "", value.upper())
+    """ASCII letters and digits alone, as they are left where an accent was dropped."""
+    return re.sub(r"[^a-z0-9]", "", value.lower())
 
 
 def _echo_time_ms(elements: Elements, shared: Elements) -> float | None:

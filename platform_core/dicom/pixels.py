@@ -6,6 +6,7 @@ each frame claims was checked against the header's.
 """
 
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +17,12 @@ from platform_core.dicom.codestream import frame_size, is_cut, is_whole
 from platform_core.dicom.csa import tiles_per_side
 from platform_core.dicom.elements import whole
 from platform_core.dicom.header import Header, Scan
+from platform_core.dicom.stream import Place
 from platform_core.errors import UnreadableScan
 from platform_core.imaging.volume import Voxels
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
 """It would log a stack trace for every frame that cannot be decoded, and values of elements."""
 GREY = ("MONOCHROME1", "MONOCHROME2")
 MAX_BYTES = 1 << 32
@@ -38,16 +41,18 @@ def decode(scan: Scan) -> Voxels:
     May be a read-only view of the file's bytes.
 
     Raises:
-        UnreadableScan: `colour`, `no_pixels`, `truncated`, `bits`, `too_large` or `undecodable`.
+        UnreadableScan: `colour`, `modality_lut`, `no_pixels`, `truncated`, `bits`, `too_large` or `undecodable`.
     """
     header = scan.header
     if header.n_samples != 1 or header.photometric not in GREY:
         raise UnreadableScan("colour", "expected one grey value per pixel, found a colour image")
+    if scan.elements.items("ModalityLUTSequence"):
+        raise UnreadableScan("modality_lut", "a table, not a slope and intercept, gives the values their meaning")
     if scan.elements.place("PixelData") is None:
         raise UnreadableScan("no_pixels", "the file ends before its pixels, or has none")
     syntax = UID(header.transfer_syntax)
     stored = _compressed(scan) if syntax.is_transfer_syntax and syntax.is_encapsulated else _plain(scan)
-    if header.photometric == "MONOCHROME1":
+    if header.photometric == "MONOCHROME1" and header.is_projection:
         stored = _inverted(stored, header)
     return _tiles(stored[0], header) if header.n_tiles else stored
 
@@ -97,9 +102,15 @@ def _fits_int16(stored: Voxels, intercept: int) -> bool:
     return int(stored.min()) + intercept >= INT16.min and int(stored.max()) + intercept <= INT16.max
 
 
+def _pixel_place(scan: Scan) -> Place:
+    place = scan.elements.place("PixelData")
+    assert place is not None
+    return place
+
+
 def _plain(scan: Scan) -> Voxels:
     """Uncompressed pixels, in place where every bit of them counts."""
-    header, place = scan.header, scan.elements.found[0x7FE00010]
+    header, place = scan.header, _pixel_place(scan)
     if whole(scan.elements, "HighBit") not in (None, header.bits_stored - 1):
         raise UnreadableScan("bits", "the highest bit is not the last of those stored")
     if header.bits_allocated not in (8, 16, 32):
@@ -118,7 +129,7 @@ def _plain(scan: Scan) -> Voxels:
 
 def _bytes_of_words(scan: Scan, kind: np.dtype[Any], n_values: int) -> Voxels:
     """8-bit pixels filed as big-endian words: each pair of bytes has changed places (PS3.5 section 8.1.1)."""
-    place, n_words = scan.elements.found[0x7FE00010], -(-n_values // 2)
+    place, n_words = _pixel_place(scan), -(-n_values // 2)
     if len(scan.elements.data) < place.start + 2 * n_words:
         raise UnreadableScan("truncated", f"expected {2 * n_words} bytes of pixels, found fewer")
     words = np.frombuffer(scan.elements.data, np.uint16, count=n_words, offset=place.start)
@@ -195,7 +206,10 @@ def _stored_shape(header: Header) -> tuple[int, int, int]:
 
 
 def _inverted(stored: Voxels, header: Header) -> Voxels:
-    """MONOCHROME1 shows the least value white; here larger is brighter."""
+    """A radiograph in MONOCHROME1 shows the least value white; here larger is brighter.
+
+    Of CT and MR it says only how to show them: their values mean what slope and intercept make of them.
+    """
     top = -1 if header.is_signed else 2**header.bits_stored - 1
     return (top - stored.astype(np.int32)).astype(stored.dtype)
 

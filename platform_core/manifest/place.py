@@ -41,7 +41,8 @@ class Place:
 
     def is_moving(self, item: Item) -> bool:
         """Whether this file changed so shortly ago that more of it may come."""
-        return item.modified_ns > int((self.at.timestamp() - self.settings.quiet_s) * 1e9)
+        now_ns = int(self.at.timestamp() * 1e9)
+        return min(item.modified_ns, now_ns) > now_ns - int(self.settings.quiet_s * 1e9)
 
 
 def enter(workspace: Workspace, site: str, run: str, at: datetime) -> Place:

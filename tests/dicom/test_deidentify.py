@@ -300,7 +300,7 @@ def test_the_patient_becomes_a_pseudonym_and_the_file_says_what_was_done() -> No
     assert clean.LongitudinalTemporalInformationModified == "MODIFIED"
     assert "Basic Profile" in clean.DeidentificationMethod
     codes = [item.CodeValue for item in clean.DeidentificationMethodCodeSequence]
-    assert codes == ["113100", "113105", "113107", "113108", "113109", "113111"]
+    assert codes == ["113100", "113105", "113107", "113108", "113111"]
 
 
 def test_dates_move_together_and_times_of_day_stay() -> None:

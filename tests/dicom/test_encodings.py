@@ -95,7 +95,7 @@ def test_what_lies_above_the_stored_bits_does_not_count(bits: tuple[int, int], s
 def test_monochrome1_is_the_same_image_turned_over(how: Depth) -> None:
     """The least value becomes the greatest: order is reversed, distances stay."""
     truth = corpus.noise(SIZE, how)
-    found = stored_in(corpus.file_of(truth, how, PhotometricInterpretation="MONOCHROME1"))[0]
+    found = stored_in(corpus.file_of(truth, how, PhotometricInterpretation="MONOCHROME1", Modality="DX"))[0]
     low, high = how.limits
     assert_same(found, high + low - truth.astype(np.int64))
 
@@ -178,7 +178,7 @@ def test_one_frame_may_lie_in_many_fragments_without_a_table(name: str) -> None:
 def test_compressed_monochrome1_is_turned_over(name: str) -> None:
     coding, how = corpus.BY_NAME[name], depth(12, 16)
     truth = corpus.noise(SIZE, how)
-    data = corpus.compressed_file([truth], coding, how, PhotometricInterpretation="MONOCHROME1")
+    data = corpus.compressed_file([truth], coding, how, PhotometricInterpretation="MONOCHROME1", Modality="DX")
     assert_same(stored_in(data)[0], 4095 - truth.astype(np.int64))
 
 
@@ -278,7 +278,7 @@ def _check_value(ours: Elements, theirs: Dataset, tag: int) -> int:
     raw, name = theirs.get_item(tag), pydicom.datadict.keyword_for_tag(tag)
     found = ours.raw_at(tag)
     value: Any = getattr(raw, "value", None)
-    if tag == PIXEL_DATA and ours.found[tag].length != len(value or b""):
+    if tag == PIXEL_DATA and ours.found[tag][2] != len(value or b""):
         assert found.startswith(value)
     elif isinstance(value, bytes):
         assert found == value, f"{tag:08x} differs"

@@ -105,7 +105,10 @@ def test_each_slice_has_its_own_slope() -> None:
 def test_monochrome1_is_turned_over(make_slice: Any) -> None:
     values = np.array([[0, 4095]], np.int16)
     facts = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
-    assert decode(open_scan(coded(make_slice(0, (0, 0, 0), values, **facts)))).ravel().tolist() == [4095, 0]
+    assert decode(open_scan(coded(make_slice(0, (0, 0, 0), values, Modality="DX", **facts)))).ravel().tolist() == [
+        4095,
+        0,
+    ]
 
 
 def test_overlay_bits_above_the_stored_ones_are_cleared(make_slice: Any) -> None:

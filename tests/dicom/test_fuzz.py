@@ -133,12 +133,12 @@ def test_a_lying_length_is_not_believed(name: str, length: int) -> None:
     data = SAMPLES[name]
     order = ">" if name == "big" else "<"
     elements = read_elements(data)
-    for place in elements.found.values():
-        width = 2 if place.vr in (b"UI", b"CS", b"DS", b"IS", b"LO", b"PN", b"DA", b"US") else 4
+    for vr, start, _ in elements.found.values():
+        width = 2 if vr in (b"UI", b"CS", b"DS", b"IS", b"LO", b"PN", b"DA", b"US") else 4
         if width == 2 and length > 0xFFFF:
             continue
-        at = place.start - width
-        outcome(data[:at] + struct.pack(order + ("H" if width == 2 else "I"), length) + data[place.start :])
+        at = start - width
+        outcome(data[:at] + struct.pack(order + ("H" if width == 2 else "I"), length) + data[start:])
 
 
 # --- values ------------------------------------------------------------------------------------
@@ -187,8 +187,8 @@ def with_value(name: str, value: bytes, vr: bytes = b"DS", base: str = "explicit
 
 
 def _before(data: bytes, tag: int) -> int:
-    following = min((t, place) for t, place in read_elements(data).found.items() if t > tag)[1]
-    return following.start - (12 if following.vr in (b"OB", b"OW", b"SQ", b"UN") else 8)
+    vr, start, _ = min((t, place) for t, place in read_elements(data).found.items() if t > tag)[1]
+    return start - (12 if vr in (b"OB", b"OW", b"SQ", b"UN") else 8)
 
 
 @pytest.mark.parametrize("name", NUMBERS)

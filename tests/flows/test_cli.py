@@ -56,7 +56,10 @@ def made(sitedrift: Call, tmp_path: Path) -> Path:
     [
         (("site", "add", "north", "--source", "nowhere"), ["nowhere", "expected"]),
         (("site", "add", "North Site", "--source", "."), ["North Site", "lower-case"]),
-        (("site", "add", "north", "--source", ".", "--kind", "fodler"), ["fodler", "known: dicomweb, folder, image_folder, s3_bucket"]),
+        (
+            ("site", "add", "north", "--source", ".", "--kind", "fodler"),
+            ["fodler", "known: dicomweb, folder, image_folder, s3_bucket"],
+        ),
         (("run",), ["no site is configured", "sitedrift site add"]),
         (("run", "south"), ["no site named 'south'"]),
         (("train", "lesion"), ["no target named 'lesion'"]),

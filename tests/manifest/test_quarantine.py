@@ -43,11 +43,6 @@ def test_every_reason_that_the_code_gives_is_explained() -> None:
 def test_a_door_that_lets_an_identity_through_takes_nothing_in(
     north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_ct(folder)
-    facts = reading._header_facts
-    monkeypatch.setattr(
-        reading, "_header_facts", lambda header, n: facts(header, n) | {"software": header.modality * 3}
-    )
     assert ingest(north).n_died > 100
     named = reading._take
     monkeypatch.setattr(reading, "_take", lambda *a, **k: _with_name(named(*a, **k)))
@@ -65,11 +60,11 @@ def test_what_is_held_can_be_decided_on_again(
     north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_ct(folder)
-    monkeypatch.setattr(ingesting, "send_canaries", lambda *_: CanaryScore())
-    monkeypatch.setattr(reading, "_refused_by_header", lambda *_: ("known_screen", "a rule that was too strict"))
-    ingest(north)
+    with monkeypatch.context() as strict:
+        strict.setattr(ingesting, "send_canaries", lambda *_: CanaryScore())
+        strict.setattr(reading, "_refused_by_header", lambda *_: ("known_screen", "a rule that was too strict"))
+        ingest(north)
     (held,) = {(row["reason"], row["series_key"]) for row in held_files(north, "north")}
-    monkeypatch.undo()
     assert ingest(north).n_in == 0
     assert replay(north, "north", reason="known_screen") == 4
     assert ingest(north).n_accepted == 4
