@@ -43,6 +43,7 @@ def test_every_reason_that_the_code_gives_is_explained() -> None:
 def test_a_door_that_lets_an_identity_through_takes_nothing_in(
     north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_ct(folder)
     assert ingest(north).n_died > 100
     named = reading._take
     monkeypatch.setattr(reading, "_take", lambda *a, **k: _with_name(named(*a, **k)))
