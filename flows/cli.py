@@ -207,15 +207,18 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
     """The fleet at a glance."""
     from dataclasses import asdict
 
+    from platform_core.manifest.ledger import account
     from platform_core.report.fleet_rows import fleet_rows
 
-    rows = fleet_rows(_open(workspace))
+    here = _open(workspace)
+    rows, ledger = fleet_rows(here), account(here)
     if as_json:
-        _json([asdict(row) for row in rows])
+        _json([asdict(row) | {"ledger": ledger.get(row.site, {})} for row in rows])
     else:
-        from flows.console import print_fleet
+        from flows.console import print_fleet, print_ledger
 
         print_fleet(rows)
+        print_ledger(ledger)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """The fleet as a table for a terminal; the fleet page shows the same rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +18,17 @@ def print_fleet(rows: Sequence[SiteSummary], console: Console | None = None) -> 
     for row in rows:
         table.add_row(*_cells(row))
     (console or Console()).print(table)
+
+
+def print_ledger(ledger: Mapping[str, Mapping[str, int]], console: Console | None = None) -> None:
+    """One line per site for its arrivals, and one for its series at every stage."""
+    out = console or Console()
+    for site, counts in ledger.items():
+        arrivals = {key: n for key, n in counts.items() if "/" not in key}
+        stages = ", ".join(f"{key.replace('/', ' ')} {n}" for key, n in counts.items() if "/" in key)
+        told = ", ".join(f"{n} {outcome}" for outcome, n in arrivals.items())
+        out.print(f"{site}: {sum(arrivals.values())} arrivals = {told}", highlight=False)
+        out.print(f"{site}: series: {stages or 'none'}", highlight=False)
 
 
 def _cells(row: SiteSummary) -> list[str]:

@@ -29,6 +29,21 @@ def stage_counts(workspace: Workspace, site: str | None = None) -> pa.Table:
         return load(HERE, "stage_counts").run(db, site=site)
 
 
+def account(workspace: Workspace) -> dict[str, dict[str, int]]:
+    """The ledger of each site: arrivals by the outcome in force, and series by stage and answer.
+
+    Keys are outcomes (`accepted`, ...) and `stage/answer` (`unique/refused`, ...).
+    """
+    told: dict[str, dict[str, int]] = {}
+    for row in arrival_counts(workspace).to_pylist():
+        counts = told.setdefault(row["site"], {})
+        counts[row["outcome"]] = counts.get(row["outcome"], 0) + int(row["n"])
+    for row in stage_counts(workspace).to_pylist():
+        key = f"{row['stage']}/{row['outcome']}"
+        told[row["site"]][key] = told[row["site"]].get(key, 0) + int(row["n"])
+    return told
+
+
 def held_back(workspace: Workspace) -> pa.Table:
     """What waits for a person: (site, stage, reason, n, example), the example a series_key or arrival_key."""
     with workspace.lake.connect([layout.ARRIVAL, layout.STAGE]) as db:
