@@ -40,7 +40,8 @@ def account(workspace: Workspace) -> dict[str, dict[str, int]]:
         counts[row["outcome"]] = counts.get(row["outcome"], 0) + int(row["n"])
     for row in stage_counts(workspace).to_pylist():
         key = f"{row['stage']}/{row['outcome']}"
-        told[row["site"]][key] = told[row["site"]].get(key, 0) + int(row["n"])
+        counts = told.setdefault(row["site"], {})
+        counts[key] = counts.get(key, 0) + int(row["n"])
     return told
 
 
