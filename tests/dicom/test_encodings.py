@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk  # noqa: N813 - its usual name
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from platform_core.dicom.header import open_scan
-from platform_core.dicom.pixels import decode
+from platform_core.dicom.pixels import decode, in_units
 from platform_core.dicom.stream import Elements, read_elements
 from platform_core.errors import UnreadableScan
 from tests.dicom import corpus
@@ -335,3 +336,95 @@ def test_a_sequence_of_unknown_type_is_read_as_implicit_little_endian() -> None:
     assert stored_in(whole).shape == (1, *SIZE)
     assert read_elements(whole).raw_at(0x00091010) == value
     assert check(read_elements(whole), pydicom.dcmread(BytesIO(whole))) > 25
+
+
+# --- what stored values mean -------------------------------------------------------------------
+
+
+def in_units_of(data: bytes) -> Pixels:
+    """The one plane of a file in the units of its modality."""
+    scan = open_scan(data)
+    (frame,) = scan.header.frames
+    return np.asarray(in_units(decode(scan), frame.slope, frame.intercept)[0])
+
+
+def test_hounsfield_units_do_not_depend_on_how_they_are_shown() -> None:
+    """The rescale comes first; MONOCHROME1 is for the display alone: PS3.4 annex N.2."""
+    how = depth(12, 16)
+    truth = corpus.noise(SIZE, how)
+    data = corpus.file_of(truth, how, PhotometricInterpretation="MONOCHROME1", RescaleIntercept="-1024")
+    assert_same(in_units_of(data), truth.astype(np.int64) - 1024)
+
+
+def test_a_rescale_by_table_is_not_passed_over() -> None:
+    """A modality look-up table stands where slope and intercept would (PS3.3 C.11.1)."""
+    table = Dataset()
+    table.LUTDescriptor = [4, 0, 16]
+    table.ModalityLUTType = "HU"
+    table.LUTData = np.array([0, 100, 900, 1000], "<u2").tobytes()
+    how = depth(8, 8)
+    gone: dict[str, Any] = {"RescaleSlope": None, "RescaleIntercept": None, "ModalityLUTSequence": [table]}
+    data = corpus.file_of(np.array([[0, 1], [2, 3]], how.dtype), how, **gone)
+    assert reason_of(stored_in, data) == "modality_lut"
+
+
+def test_values_in_the_high_bits_are_refused_not_cut() -> None:
+    """Old files keep 12 bits at the top of 16: what looks unused there is the value."""
+    how = depth(12, 16)
+    high = (corpus.noise(SIZE, how) << 4).astype(how.dtype)
+    assert reason_of(stored_in, corpus.file_of(high, how, HighBit=15)) == "bits"
+
+
+@pytest.mark.parametrize("allocated", [1, 12, 24, 64])
+def test_depths_that_images_do_not_have_are_refused(allocated: int) -> None:
+    how = depth(16, 16)
+    stored = min(allocated, 16)
+    facts: dict[str, Any] = {"BitsAllocated": allocated, "BitsStored": stored, "HighBit": stored - 1}
+    assert reason_of(stored_in, corpus.file_of(corpus.noise(SIZE, how), how, **facts)) == "bits"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("FloatPixelData", np.float32), ("DoubleFloatPixelData", np.float64)])
+def test_real_numbers_are_not_taken_for_whole_ones(name: str, kind: Any) -> None:
+    how = depth(16, 16)
+    facts: dict[str, Any] = {"PixelData": None, name: np.ones(SIZE, kind).tobytes()}
+    data = corpus.file_of(corpus.noise(SIZE, how), how, **facts)
+    assert reason_of(stored_in, data) == "no_pixels"
+
+
+@pytest.mark.parametrize("name", ["rle", "jpeg sv1 wide", "jpeg-ls"])
+def test_overlays_in_compressed_pixels_do_not_count(name: str) -> None:
+    coding, how, wide = corpus.BY_NAME[name], depth(12, 16), depth(16, 16)
+    truth = corpus.noise(SIZE, how)
+    mixed = (truth | np.random.default_rng(3).integers(0, 16, SIZE) << 12).astype(np.uint16)
+    dataset = corpus.dataset_of(mixed, how, coding.syntax)
+    corpus.wrap(dataset, [coding.encode(mixed, wide)])
+    assert_same(stored_in(corpus.coded(dataset))[0], truth)
+
+
+@pytest.mark.parametrize("syntax", PLAIN.values(), ids=PLAIN)
+def test_an_icon_is_not_the_image(syntax: str) -> None:
+    how = depth(16, 16)
+    truth = corpus.noise(SIZE, how)
+    small, icon = corpus.dataset_of(corpus.noise((4, 4), depth(8, 8)), depth(8, 8)), Dataset()
+    for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"):
+        setattr(icon, name, getattr(small, name))
+    assert_same(stored_in(corpus.file_of(truth, how, syntax, IconImageSequence=[icon]))[0], truth)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.102"], ids=["mpeg-2", "mpeg-4"])
+def test_moving_pictures_are_refused(syntax: str) -> None:
+    how = depth(8, 8)
+    dataset = corpus.dataset_of(corpus.noise(SIZE, how), how, syntax)
+    corpus.wrap(dataset, [b"\x00\x00\x01\xb3" + bytes(60)])
+    assert reason_of(stored_in, corpus.coded(dataset)) == "undecodable"
+
+
+@pytest.mark.parametrize("coding", [coding for coding in CODINGS if "htj2k" not in coding.name], ids=lambda c: c.name)
+def test_the_corpus_is_what_another_reader_makes_of_it(coding: Coding, tmp_path: Path) -> None:
+    """SimpleITK reads through GDCM, which has no HTJ2K and needs the stored bits to fill 8, 16 or 32, or 12 of 16."""
+    for how in coding.depths:
+        if (how.stored, how.allocated) in ((8, 8), (12, 16), (16, 16), (32, 32)):
+            truth = corpus.noise((37, 29), how)  # GDCM refuses RLE of a few dozen pixels of noise
+            file = tmp_path / "image.dcm"
+            file.write_bytes(corpus.compressed_file([truth], coding, how))
+            assert_same(sitk.GetArrayFromImage(sitk.ReadImage(str(file)))[0], truth)
