@@ -97,7 +97,10 @@ def _enhanced(elements: Elements, groups: list[Elements]) -> tuple[Frame, ...]:
     shared = shared_groups(elements)
     kind = kind_of(tokens(elements))
     spacing = number(elements, "SpacingBetweenSlices")
-    return tuple(_enhanced_frame(index, group, shared, kind, spacing) for index, group in enumerate(groups))
+    acquisition = whole(elements, "AcquisitionNumber") or whole(elements, "InstanceNumber")
+    frames = (_enhanced_frame(index, group, shared, kind, spacing) for index, group in enumerate(groups))
+    # scanners that send one file per time point number the files, not their frames
+    return tuple(f if f.acquisition is not None else replace(f, acquisition=acquisition) for f in frames)
 
 
 def _enhanced_frame(index: int, own: Elements, shared: Elements, kind: str, slice_spacing: float | None) -> Frame:

@@ -127,6 +127,8 @@ def _order(part: Part, along: Reals) -> tuple[npt.NDArray[np.intp], Reals]:
     if len(set(counts.tolist())) > 1:
         raise _uneven_counts(counts.tolist())
     clock = _time_key(part)
+    if counts[0] > 1 and _lacks_time(clock, by_place, slots):
+        raise UnreadableScan("duplicate_positions", "places are taken twice, and nothing tells one time from another")
     columns = [sorted(by_place[slots == z].tolist(), key=clock.__getitem__) for z in range(n_slices)]
     order = np.array(columns, dtype=np.intp).T
     return order, np.array([float(along[column[0]]) for column in columns])
@@ -189,3 +191,9 @@ def _uneven_steps(steps: Sequence[float] | Reals) -> UnreadableScan:
     if np.all(np.abs(np.asarray(steps) - np.round(ratio) * least) <= tolerance) and np.round(ratio).max() > 1:
         return UnreadableScan("missing_slices", f"{told}: {int(np.sum(np.round(ratio) - 1))} slices are not there")
     return UnreadableScan("uneven_spacing", told)
+
+
+def _lacks_time(clock: list[tuple[int, int, int, int]], by_place: npt.NDArray[np.intp], slots: Reals) -> bool:
+    """Whether two planes of one place differ in nothing but the name of their file."""
+    told = {(int(slot), clock[int(i)][:3]) for slot, i in zip(slots, by_place, strict=True)}
+    return len(told) < len(by_place)

@@ -8,7 +8,7 @@ part `mixed_orientation`.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,6 +26,8 @@ class Plane:
     file: int
     header: Header
     frame: Frame
+    origin: tuple[str, ...] = field(default=(), repr=False)
+    """Study and frame of reference."""
 
 
 Part = tuple[Plane, ...]
@@ -42,7 +44,7 @@ def split_parts(planes: Sequence[Plane]) -> list[Part]:
 
 def _kind(plane: Plane) -> tuple[object, ...]:
     header, frame = plane.header, plane.frame
-    shape = (header.n_rows, header.n_columns, header.photometric, header.n_samples)
+    shape = (plane.origin, header.modality, header.n_rows, header.n_columns, header.photometric, header.n_samples)
     if header.is_projection:
         return (*shape, frame.instance, plane.file)
     b_value = None if frame.b_value is None else round(frame.b_value)

@@ -71,6 +71,8 @@ class Identity:
     study_uid: str
     series_uid: str
     sop_uid: str
+    place_uid: str
+    """FrameOfReferenceUID: positions in two of them cannot be compared."""
     acquired_on: date | None
 
 
@@ -149,6 +151,7 @@ def _identity(elements: Elements) -> Identity:
         study_uid=uid(elements, "StudyInstanceUID") or series_uid,
         series_uid=series_uid,
         sop_uid=sop_uid,
+        place_uid=uid(elements, "FrameOfReferenceUID"),
         acquired_on=_acquired_on(elements),
     )
 

@@ -141,7 +141,7 @@ def read_series(
     _settle_copies(files, is_preferred)
     spoiler = _spoiler(files)
     planes = [
-        Plane(index, file.header, frame)
+        Plane(index, file.header, frame, (file.identity.study_uid, file.identity.place_uid) if file.identity else ())
         for index, file in enumerate(files)
         if file.header is not None and file.copy_of is None and file.rule is None
         for frame in file.header.frames

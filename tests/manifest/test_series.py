@@ -244,7 +244,6 @@ def test_two_patients_under_one_uid_never_share_a_volume(taken: Taken) -> None:
     assert is_told_apart or {row["geometry"] for row in rows} == {"conflicting_patients"}
 
 
-@pytest.mark.xfail(strict=True, reason="planes are grouped without study, modality and frame of reference")
 @pytest.mark.parametrize(
     "case",
     [
@@ -267,7 +266,6 @@ def test_what_cannot_be_one_series_is_told_apart_or_refused(taken: Taken, case: 
         assert row["volume_uri"] is None or row["n_files"] == (2 if "half" in case else 4), row["n_t"]
 
 
-@pytest.mark.xfail(strict=True, reason="planes that nothing tells apart are ordered in time by their file names")
 @pytest.mark.parametrize("case", ["sent again", "nothing tells time"])
 def test_time_is_never_made_up(taken: Taken, case: str) -> None:
     """Every place is taken twice, and neither a time, an acquisition nor an instance number tells one from the other.
