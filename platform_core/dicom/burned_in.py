@@ -15,6 +15,7 @@ Data option of DICOM PS3.15 E.3.1.
 """
 
 # ruff: noqa: SIM905 - lists of terms read better as words
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ SCREEN_MODALITIES = frozenset("US IVUS BDUS OT SC XC ES GM SM OP OPT OSS DG LS T
 PROJECTIONS = frozenset("CR DX MG IO PX XA RF RG".split())
 SLICES = frozenset("CT MR PT NM".split())
 MADE_LATER = frozenset({"DERIVED", "SECONDARY"})
+SAVE = re.compile(r"\b(SCREEN)?SAVES?\b|SCREEN_SAVE")
+"""A word of its own: part of one, it is in names of people."""
 AT_EDGE = 0.05
 """Text in a slice has the largest stored value, or one within this share of the range: anatomy seldom does."""
 
@@ -127,7 +130,7 @@ def refusal_by_rule(marks: Marks) -> str | None:
         return "burned_in_stated"
     if _is_class(marks.sop_class, SECONDARY_CAPTURE) or marks.conversion_type.strip() or marks.capture_device.strip():
         return "secondary_capture"
-    if "SAVE" in image_type or "SAVE" in description:
+    if SAVE.search(image_type) or SAVE.search(description):
         return "screen_save"
     if "DOSE" in image_type:
         return "dose_screen"

@@ -199,3 +199,9 @@ def test_a_fourth_axis_is_looked_through() -> None:
     found = has_text_like_regions(stack, "XA")
     assert found is not None
     assert found.plane == 2
+
+
+def test_a_word_that_only_holds_the_word_save_is_no_screen() -> None:
+    """It came up in a planted name, once in 750 batches, and stopped the ingest."""
+    assert refusal_by_rule(Marks(modality="MR", series_description="axial Bisavepame")) is None
+    assert refusal_by_rule(Marks(modality="MR", series_description="Screen Save 3")) == "screen_save"
