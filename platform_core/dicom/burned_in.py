@@ -34,7 +34,7 @@ SCREEN_MODALITIES = frozenset("US IVUS BDUS OT SC XC ES GM SM OP OPT OSS DG LS T
 PROJECTIONS = frozenset("CR DX MG IO PX XA RF RG".split())
 SLICES = frozenset("CT MR PT NM".split())
 MADE_LATER = frozenset({"DERIVED", "SECONDARY"})
-SAVE = re.compile(r"\b(SCREEN)?SAVES?\b|SCREEN_SAVE")
+SAVE = re.compile(r"\b(SCREEN)?SAVE[SD]?\b|SCREEN_SAVE")
 """A word of its own: part of one, it is in names of people."""
 AT_EDGE = 0.05
 """Text in a slice has the largest stored value, or one within this share of the range: anatomy seldom does."""
