@@ -203,11 +203,19 @@ def _read_entry(place: Place, item: Item) -> Entry:
 def _let_wait(place: Place, bases: Sequence[str]) -> int:
     """Tell the ledger of files whose series is still arriving; returns how many there are."""
     detail = f"the series changed less than {place.settings.quiet_s:g} s ago: more of it may come"
+    waiting: list[Arrival] = []
     n_files = 0
     for base in bases:
         entries = [entry_of(place, entry.item, None, base, entry) for entry in place.book.group(base).pending]
-        arrivals = [Arrival(entry, Outcome(WAITING, "still_arriving", detail), is_listed=True) for entry in entries]
-        write_arrivals(place.workspace, place.site, arrivals, run=place.run, at=place.at)
-        place.book.settle(entries, place.run, is_done=False)
+        waiting += [Arrival(entry, Outcome(WAITING, "still_arriving", detail), is_listed=True) for entry in entries]
         n_files += len(entries)
+        if len(waiting) >= N_BUFFERED:
+            _tell_waiting(place, waiting)
+            waiting = []
+    _tell_waiting(place, waiting)
     return n_files
+
+
+def _tell_waiting(place: Place, waiting: Sequence[Arrival]) -> None:
+    write_arrivals(place.workspace, place.site, waiting, run=place.run, at=place.at)
+    place.book.settle([arrival.entry for arrival in waiting], place.run, is_done=False)

@@ -4,7 +4,7 @@ import gzip
 import os
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -392,3 +392,21 @@ def test_plain_images_need_a_stated_modality(workspace: Workspace, tmp_path: Pat
     add_site(workspace, "x", SiteSettings(quiet_s=0, source="image_folder", path=str(tmp_path)))
     with pytest.raises(BadSetting, match="modality"):
         discover(open_workspace(workspace.uri), "x", run="r", at=AT)
+
+
+def test_a_series_that_is_still_arriving_waits_whole_and_keeps_its_arrivals(
+    workspace: Workspace, folder: Path, write_ct: WriteCT
+) -> None:
+    add_site(workspace, "slow", SiteSettings(path=str(folder), quiet_s=60))
+    here = open_workspace(workspace.uri)
+    write_ct(folder / "a")
+    write_ct(folder / "b", SeriesInstanceUID=OTHER)
+    for minute, outcome in ((0, "waiting"), (2, "accepted")):
+        at = datetime.now(UTC) + timedelta(minutes=minute)
+        run = f"{at:%Y%m%dT%H%M%S}-m{minute}"
+        found = discover(here, "slow", run=run, at=at)
+        for shard in found.shards:
+            ingest_shard(here, "slow", shard, run=run, at=at)
+        check_ledger(here, "slow", run, found.n_new)
+        assert {key[0] for key in outcomes(here)} == {outcome}
+    assert outcomes(here).total() == 8
