@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -180,8 +181,9 @@ def _start(folder: Path, running: list[Kept]) -> S3Server:
     say("ceph-mon", "--mkfs", "-i", "a", "--monmap", str(folder / "monmap"))
     mon = start("ceph-mon", "-i", "a")
     wait_until(lambda: answers(ports[0]), "ceph-mon", mon.log)
-    say("ceph", "--connect-timeout", "30", "osd", "create")
-    say("ceph-osd", "-i", "0", "--mkfs")
+    osd_uuid = str(uuid.uuid4())
+    say("ceph", "--connect-timeout", "30", "osd", "create", osd_uuid)
+    say("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_uuid)
     say("ceph", "osd", "crush", "add", "osd.0", "1.0", "host=h", "root=default")
     osd = start("ceph-osd", "-i", "0")
     wait_until(lambda: "1 up" in say("ceph", "osd", "stat"), "ceph-osd", osd.log)
@@ -194,18 +196,26 @@ def _start(folder: Path, running: list[Kept]) -> S3Server:
 
 
 def _speaker(conf: Path, log: Path) -> Callable[..., str]:
-    """Runs one command of the cluster's own and returns what it said."""
+    """Runs one command of the cluster's own and returns what it said.
+
+    A client that is faster than the monitor's first map is refused; asked again it is served.
+    Every command here may be given twice.
+    """
+
+    def ask(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        command = [need(program, INSTALL), *arguments]
+        environment = os.environ | {"CEPH_CONF": str(conf)}
+        with log.open("ab") as out:
+            return subprocess.run(
+                command, env=environment, stdout=subprocess.PIPE, stderr=out, timeout=120, check=False
+            )
 
     def say(program: str, *arguments: str) -> str:
-        with log.open("ab") as out:
-            told = subprocess.run(
-                [need(program, INSTALL), *arguments],
-                env=os.environ | {"CEPH_CONF": str(conf)},
-                stdout=subprocess.PIPE,
-                stderr=out,
-                timeout=60,
-                check=False,
-            )
+        for wait_s in (1, 2, 4, 8, 0):
+            told = ask(program, *arguments)
+            if told.returncode == 0:
+                break
+            time.sleep(wait_s)
         assert told.returncode == 0, f"{program} {arguments}: {log.read_text(errors='replace')[-2000:]}"
         return told.stdout.decode()
 
