@@ -27,9 +27,10 @@ class Harmonizer:
     """One way to bring volumes closer to a reference.
 
     Contract: volumes are still, (z, y, x). `apply` leaves its input alone, is deterministic, keeps
-    the grid unless `changes_grid`, and gives finite float32 voxels even for a constant volume. `fit` gets its own
+    the grid unless it moves labels, and gives finite float32 voxels even for a constant volume. `fit` gets its own
     settings, a sample of volumes as the steps before it left them, and what the same step
-    learned at the reference (None when the reference itself is fitted).
+    learned at the reference (None when the reference itself is fitted). A scan that it cannot work on
+    raises `UnreadableScan` with a reason.
     """
 
     name: str
@@ -37,6 +38,14 @@ class Harmonizer:
     """A frozen dataclass of the parameters that a recipe may set; pydantic annotations give their ranges."""
     apply: Apply
     fit: Fit = nothing_to_learn
-    changes_grid: bool = False
+    move_label: Apply | None = None
+    """Brings a label map onto the grid that `apply` gives its image: exactly for those that change the grid."""
     needs_spacing: bool = False
     """True: skipped, with a reason, on plain images that have no spacing."""
+    version: int = 1
+    """Grows when the same parameters give other voxels: it is part of a recipe's name, so no old result is served."""
+
+    @property
+    def changes_grid(self) -> bool:
+        """Whether voxels may end up on another grid."""
+        return self.move_label is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from platform_core.errors import BadSetting
+from platform_core.errors import BadSetting, GeometryMismatch
 from platform_core.harmonize import HARMONIZERS
 from platform_core.harmonize.contract import Harmonizer, Learned, nothing_to_learn
 from platform_core.imaging.volume import Volume
@@ -69,17 +69,20 @@ class FittedRecipe:
 
         Raises:
             UnknownName: If a harmonizer does not exist any more.
-            BadSetting: If it does not take its settings any more.
+            BadSetting: If it does not take its settings any more, or now gives other voxels than when it was fitted.
         """
         facts = json.loads(text)
         written = [StepSettings(harmonizer=fact["harmonizer"], **fact["settings"]) for fact in facts]
         steps = parse_recipe(written).steps
+        for step, fact in zip(steps, facts, strict=True):
+            _refuse_other_version(step.harmonizer, fact.get("version", 1))
         return cls(tuple(FittedStep(step, fact["learned"]) for step, fact in zip(steps, facts, strict=True)))
 
     def _facts(self) -> list[Any]:
         return [
             {
                 "harmonizer": fitted.step.harmonizer.name,
+                "version": fitted.step.harmonizer.version,
                 "settings": asdict(fitted.step.settings),
                 "learned": fitted.learned,
             }
@@ -89,10 +92,11 @@ class FittedRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A harmonized volume, and the steps that did not apply to it as `harmonizer:reason`."""
+    """A harmonized volume, its label map, and the steps that did not apply to it as `harmonizer:reason`."""
 
     volume: Volume
     skipped: tuple[str, ...]
+    label: Volume | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,23 +151,41 @@ def fit_recipe(recipe: Recipe, sample: Sequence[Volume], reference: FittedRecipe
     return fitted
 
 
-def apply_recipe(fitted: FittedRecipe, volume: Volume) -> Applied:
-    """Apply every step that can be applied to this volume.
+def apply_recipe(fitted: FittedRecipe, volume: Volume, label: Volume | None = None) -> Applied:
+    """Apply every step that can be applied to this volume, and move its label map along.
 
     Of a series in time the first volume is used. A step that needs spacing is skipped on a plain image,
     with `needs_spacing`.
 
+    Args:
+        fitted: The recipe.
+        volume: The image, (z, y, x) or (t, z, y, x).
+        label: A label map on the same grid (z, y, x): classes as whole numbers, or shares of a class in [0, 1].
+
     Raises:
+        GeometryMismatch: If the label map lies on another grid than the image.
         UnreadableScan: If a step cannot give a volume, with its reason.
     """
     volume, skipped = volume.first(), []
+    if label is not None and (label.size, label.geometry) != (volume.size, volume.geometry):
+        raise GeometryMismatch("grid of a label map", (volume.size, volume.geometry), (label.size, label.geometry))
     for fitted_step in fitted.steps:
-        harmonizer = fitted_step.step.harmonizer
+        harmonizer, settings = fitted_step.step.harmonizer, fitted_step.step.settings
         if harmonizer.needs_spacing and volume.geometry is None:
             skipped.append(f"{harmonizer.name}:needs_spacing")
             continue
-        volume = harmonizer.apply(volume, fitted_step.step.settings, fitted_step.learned)
-    return Applied(volume, tuple(skipped))
+        if label is not None and harmonizer.move_label is not None:
+            label = harmonizer.move_label(label, settings, fitted_step.learned)
+        volume = harmonizer.apply(volume, settings, fitted_step.learned)
+    return Applied(volume, tuple(skipped), label)
+
+
+def _refuse_other_version(harmonizer: Harmonizer, version: int) -> None:
+    if version == harmonizer.version:
+        return
+    problem = f"was fitted with version {version} of {harmonizer.name}; this installation has {harmonizer.version}"
+    remedy = "fit the source site again and train anew, or install the version that fitted it"
+    raise BadSetting("core__recipe", harmonizer.name, problem, remedy)
 
 
 def _parse_step(written: StepSettings, where: str) -> Step:

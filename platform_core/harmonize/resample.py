@@ -71,6 +71,19 @@ def resample(volume: Volume, settings: Resample, learned: Learned) -> Volume:  #
     return replace(volume, voxels=voxels, geometry=_centred(volume.geometry, volume.size, sizes, spacings))
 
 
+def resample_label(label: Volume, settings: Resample, learned: Learned) -> Volume:  # noqa: ARG001
+    """Give each voxel of the image's new grid the class of the nearest old voxel."""
+    assert label.geometry is not None, "the recipe skips volumes without geometry"
+    sizes, spacings = _new_grid(label.size, label.geometry.spacing_mm, settings.spacing_mm)
+    x, y, z = (
+        np.clip(np.rint((old - 1) / 2 + (np.arange(new) - (new - 1) / 2) * (b / a)), 0, old - 1).astype(np.intp)
+        for old, new, a, b in zip(label.size, sizes, label.geometry.spacing_mm, spacings, strict=True)
+    )
+    return replace(
+        label, voxels=label.voxels[np.ix_(z, y, x)], geometry=_centred(label.geometry, label.size, sizes, spacings)
+    )
+
+
 def _new_grid(
     size: tuple[int, int, int], spacing_mm: tuple[float, ...], wanted_mm: tuple[float, ...]
 ) -> tuple[tuple[int, ...], tuple[float, float, float]]:
@@ -147,4 +160,4 @@ def _gather(slab: Floats, taps: _Taps, axis: int) -> Floats:
     return total
 
 
-RESAMPLE = Harmonizer(name="resample", settings=Resample, apply=resample, changes_grid=True, needs_spacing=True)
+RESAMPLE = Harmonizer(name="resample", settings=Resample, apply=resample, move_label=resample_label, needs_spacing=True)
