@@ -13,14 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from platform_core.harmonize.contract import Harmonizer, Learned
+from platform_core.harmonize.landmarks import map_piecewise, merge_close
 from platform_core.imaging.foreground import evenly, otsu_threshold
-from platform_core.imaging.volume import Volume, Voxels
-
-Floats = npt.NDArray[np.float64]
+from platform_core.imaging.volume import Volume
 
 QUANTILES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Deciles, as Nyul, Udupa & Zhang 2000 found to serve better than few landmarks. Not nearer to the ends: lesions are
@@ -29,8 +27,6 @@ MAX_VOXELS = 200_000
 """Voxels looked at per volume of the sample."""
 N_PER_VOLUME = 501
 """Order statistics that stand for one volume, so that every volume of the sample weighs the same."""
-NEAREST = 1e-3
-"""Landmarks closer than this share of their range are merged: the slope between them would be noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +72,8 @@ def map_to_target(volume: Volume, settings: HistogramMatch, learned: Learned) ->
     site, target = learned["site"], learned["target"]
     if not site or site == target:
         return replace(volume, voxels=volume.voxels.astype(np.float32))
-    x, y = _knots(np.asarray(site, dtype=np.float64), np.asarray(target, dtype=np.float64))
-    voxels = np.empty(volume.voxels.shape, dtype=np.float32)
-    for z, plane in enumerate(volume.voxels):
-        voxels[z] = np.interp(plane, x, y)
-        _extend(voxels[z], plane, x, y)
-    return replace(volume, voxels=voxels)
+    x, y = merge_close(np.asarray(site, dtype=np.float64), np.asarray(target, dtype=np.float64))
+    return replace(volume, voxels=map_piecewise(volume.voxels, x, y))
 
 
 def _landmarks(settings: HistogramMatch, sample: Sequence[Volume]) -> list[float]:
@@ -104,20 +96,6 @@ def _landmarks(settings: HistogramMatch, sample: Sequence[Volume]) -> list[float
 def _rounded(value: float) -> float:
     """Six digits, so that a recipe's hash does not hang on the last bit of a sum."""
     return float(f"{value:.6g}")
-
-
-def _knots(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Landmarks with `x` strictly increasing: those that (nearly) coincide become their mean."""
-    group = np.concatenate([[0], np.cumsum(np.diff(x) > NEAREST * (x[-1] - x[0]))])
-    n = np.bincount(group)
-    return np.bincount(group, x) / n, np.bincount(group, y) / n
-
-
-def _extend(mapped: Voxels, plane: Voxels, x: Floats, y: Floats) -> None:
-    """Continue the end segments over what lies outside the landmarks; a single landmark is a shift."""
-    for end, inner, outside in ((0, 1, plane < x[0]), (-1, -2, plane > x[-1])):
-        slope = 1.0 if len(x) == 1 else (y[end] - y[inner]) / (x[end] - x[inner])
-        mapped[outside] = y[end] + slope * (plane[outside] - x[end])
 
 
 HISTOGRAM_MATCH = Harmonizer(name="histogram_match", settings=HistogramMatch, fit=learn_landmarks, apply=map_to_target)
