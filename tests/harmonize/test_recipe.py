@@ -29,7 +29,7 @@ def scan(seed: int, gain: float = 1.0) -> Volume:
 
 
 def test_a_harmonizer_that_does_not_exist_is_told_with_those_that_do() -> None:
-    with pytest.raises(UnknownName, match=r"'resamp'; known: clip_intensity, histogram_match, resample"):
+    with pytest.raises(UnknownName, match=r"'resamp'; known: .*resample"):
         parse_recipe(written({"harmonizer": "resamp"}))
 
 
