@@ -1,5 +1,7 @@
 """Which voxels hold the patient."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +20,20 @@ def foreground(voxels: Voxels, modality: str) -> npt.NDArray[np.bool_]:
     """
     threshold = BODY_HU if modality == "CT" else otsu_threshold(voxels)
     return np.zeros(voxels.shape, dtype=bool) if threshold is None else voxels > threshold
+
+
+def foreground_values(voxels: Voxels, above: float | None = None) -> Voxels:
+    """The values that hold the patient, as one axis.
+
+    Args:
+        voxels: Of any axes.
+        above: Values above this are foreground; None: Otsu's threshold.
+
+    Returns:
+        A copy, in the order of the voxels. Empty for a constant image, and where nothing is above.
+    """
+    threshold = otsu_threshold(voxels) if above is None else above
+    return voxels[voxels > threshold] if threshold is not None else voxels.reshape(-1)[:0]
 
 
 def otsu_threshold(voxels: Voxels) -> float | None:
@@ -44,6 +60,13 @@ def otsu_threshold(voxels: Voxels) -> float | None:
 
 
 def evenly(voxels: Voxels, n_max: int) -> Voxels:
-    """At most `n_max` of the values at even steps, as one axis; the same ones every time."""
+    """At most `n_max` of the values at even steps, as one axis; the same ones every time.
+
+    A step that divides the rows would visit a few columns only (512 x 512 x 390 voxels: the first, all air),
+    so it is lengthened until every column has its turn.
+    """
     flat = voxels.reshape(-1)
-    return flat[:: max(1, -(-flat.size // n_max))]
+    step = max(1, -(-flat.size // n_max))
+    while voxels.ndim > 1 and math.gcd(step, voxels.shape[-1]) > 1:
+        step += 1
+    return flat[::step]
