@@ -16,6 +16,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "resample": {"spacing_mm": [1.5, 1.0, 3.0]},
     "clip_intensity": {"low": -900.0, "high": 300.0},
     "histogram_match": {},
+    "band_gain": {"patch_mm": 8},
 }
 """Settings of harmonizers that have no default; a new one that needs some adds its line."""
 
