@@ -47,6 +47,8 @@ class Environment(BaseSettings):
     """Shards that one machine works on at the same time."""
     store_timeout_s: float = Field(default=30.0, gt=0)
     """Seconds in which an S3 store must answer one request; a request is repeated a few times."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where volumes are harmonized: `cuda` takes a GPU if torch finds one."""
 
 
 class StepSettings(BaseModel):
@@ -91,6 +93,8 @@ class TargetSettings(_Section):
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Calibrated probability from which a scan is called positive."""
     recipe: tuple[StepSettings, ...] = ()
+    refuse_harmful_steps: bool = True
+    """Leave a step of the recipe out where its receipt says that it does harm; false: only say so."""
     strategies: tuple[str, ...] = ("linear_probe", "partial", "full")
     """What fine-tuning may choose from, cheapest first."""
     train: TrainSettings = TrainSettings()

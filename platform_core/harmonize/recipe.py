@@ -1,7 +1,7 @@
 """Ordered harmonizers: as written in the settings, and with what each step learned at one site."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -129,13 +129,20 @@ def parse_recipe(steps: Sequence[StepSettings], *, where: str = "recipe") -> Rec
     return Recipe(tuple(_parse_step(step, f"{where}[{number}]") for number, step in enumerate(steps)))
 
 
-def fit_recipe(recipe: Recipe, sample: Sequence[Volume], reference: FittedRecipe | None) -> FittedRecipe:
+def fit_recipe(
+    recipe: Recipe,
+    sample: Sequence[Volume],
+    reference: FittedRecipe | None,
+    *,
+    as_reference: Collection[int] = (),
+) -> FittedRecipe:
     """Learn each step on the sample as the steps before it leave it.
 
     Args:
         recipe: What to fit.
         sample: Still volumes of one site; read one at a time, once per step that learns.
         reference: The same recipe as fitted at the reference site; None to fit the reference itself.
+        as_reference: Steps (0, 1, ...) that learn nothing here and do what they do at the reference.
 
     Raises:
         BadSetting: If the reference was fitted with other steps or settings.
@@ -146,7 +153,10 @@ def fit_recipe(recipe: Recipe, sample: Sequence[Volume], reference: FittedRecipe
     fitted = FittedRecipe(())
     for number, step in enumerate(recipe.steps):
         at_reference = None if reference is None else reference.steps[number].learned
-        learned = step.harmonizer.fit(step.settings, _Prepared(sample, fitted), at_reference)
+        if number in as_reference and at_reference is not None:
+            learned = at_reference
+        else:
+            learned = step.harmonizer.fit(step.settings, _Prepared(sample, fitted), at_reference)
         fitted = FittedRecipe((*fitted.steps, FittedStep(step, learned)))
     return fitted
 

@@ -1,6 +1,6 @@
 """Fit a site's recipe, and bring its volumes closer to the reference, a shard at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ from platform_core.harmonize.recipe import (
 )
 from platform_core.imaging.usable import check_usable
 from platform_core.imaging.volume import Volume
+from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.schemas import FITTED_RECIPE, VOLUME
 from platform_core.manifest.stages import (
     StageCount,
@@ -35,6 +36,9 @@ from platform_core.storage.tables import rows_of
 
 N_SAMPLE = 40
 """Volumes that a recipe is fitted on at most, so that a fit takes seconds and not a pass over the site."""
+
+MIN_CLASS_PATIENTS = 10
+"""Labelled patients of each class without whom the sample of a fit is not chosen by class."""
 
 Row = dict[str, Any]
 
@@ -64,8 +68,14 @@ def fit_site_recipe(
     run: str,
     at: datetime,
     reference_site: str | None,
+    prevalence: float | None = None,
+    as_reference: Collection[int] = (),
 ) -> str:
     """Fit the target's recipe to a site and keep it in `core__recipe`.
+
+    A map that is fitted across a difference in prevalence eats a part of it. So where ten patients of each class
+    are labelled, the sample holds as many of one as of the other; and where the site's labels are not known but its
+    prevalence is, the site's sample is held against the reference at that prevalence.
 
     Args:
         workspace: Where.
@@ -75,6 +85,8 @@ def fit_site_recipe(
         run: The run that asks.
         at: The present moment, UTC.
         reference_site: The site whose fitted recipe is the reference; None to fit the reference itself.
+        prevalence: Share of positives among the site's patients, as told without labels; None if unknown.
+        as_reference: Steps (0, 1, ...) that must do at the site what they do at the reference.
 
     Returns:
         The recipe's id, `target-site-hash`; the id that exists where the fit finds the same again, and
@@ -88,12 +100,16 @@ def fit_site_recipe(
     recipe = _recipe_of(workspace, target)
     if not recipe.steps:
         return layout.NATIVE
-    reference = None if reference_site is None else latest_recipe(workspace, reference_site, target)
-    chosen = _spread(series_rows(workspace, site, keys), N_SAMPLE)
-    used = [row for row in chosen if _is_of_use(workspace, row, recipe)] if recipe.learns else chosen
+    rows = series_rows(workspace, site, keys)
+    y = _labels(workspace, site, target) if recipe.learns else {}
+    is_balanced = _has_both(rows, y)
+    used = _usable(workspace, _spread_evenly(rows, y, 0.5 if is_balanced else None), recipe)
     if not used:
         raise EmptySample(f"recipe of {target!r} at {site!r}")
-    fitted = fit_recipe(recipe, _Stored(workspace, tuple(str(row["volume_uri"]) for row in used)), reference)
+    reference = None if reference_site is None else latest_recipe(workspace, reference_site, target)
+    if reference is not None and prevalence is not None and recipe.learns and not is_balanced:
+        reference = _reference_at(workspace, recipe, reference_site or "", target, prevalence) or reference
+    fitted = fit_recipe(recipe, _stored(workspace, used), reference, as_reference=as_reference)
     name = f"{target}-{site}-{fitted.name}"
     row = {
         "site": site,
@@ -181,11 +197,54 @@ def _recipe_of(workspace: Workspace, target: str) -> Recipe:
     return parse_recipe(workspace.target(target).recipe, where=f"target.{target}.recipe")
 
 
-def _spread(rows: Sequence[Row], n: int) -> list[Row]:
+def _reference_at(
+    workspace: Workspace, recipe: Recipe, site: str, target: str, prevalence: float
+) -> FittedRecipe | None:
+    """The recipe as the reference would teach it at another prevalence; None if too few of a class are labelled."""
+    y = _labels(workspace, site, target)
+    rows = series_rows(workspace, site, list(y))
+    if not _has_both(rows, y):
+        return None
+    return fit_recipe(recipe, _stored(workspace, _usable(workspace, _spread_evenly(rows, y, prevalence), recipe)), None)
+
+
+def _labels(workspace: Workspace, site: str, target: str) -> dict[str, int]:
+    """1 positive, 0 negative, by series key."""
+    classes = workspace.target(target).classes
+    rows = labels_in_force(workspace, target).to_pylist()
+    here = [row for row in rows if row["site"] == site and row["value"] in classes]
+    return {row["series_key"]: classes.index(row["value"]) for row in here}
+
+
+def _has_both(rows: Sequence[Row], y: Mapping[str, int]) -> bool:
+    """Whether enough patients of each class are labelled to choose a sample by class."""
+    patients = {(y.get(row["series_key"]), row["patient_key"]) for row in rows}
+    return all(sum(label == value for label, _ in patients) >= MIN_CLASS_PATIENTS for value in (0, 1))
+
+
+def _spread_evenly(rows: Sequence[Row], y: Mapping[str, int], share: float | None) -> list[Row]:
+    """At most `N_SAMPLE` rows, evenly from first to last; with a share of positives, so many of each class."""
+    if share is None:
+        return spread(rows, N_SAMPLE)
+    classes = [[row for row in rows if y.get(row["series_key"]) == value] for value in (0, 1)]
+    n = min(N_SAMPLE, *(int(len(c) / part) for c, part in zip(classes, (1 - share, share), strict=True) if part > 0))
+    n_positive = round(n * share)
+    return [*spread(classes[0], n - n_positive), *spread(classes[1], n_positive)]
+
+
+def spread(rows: Sequence[Row], n: int) -> list[Row]:
     """At most `n` of the rows, evenly from first to last."""
     if len(rows) <= n:
         return list(rows)
-    return [rows[round(number * (len(rows) - 1) / (n - 1))] for number in range(n)]
+    return [rows[round(number * (len(rows) - 1) / max(n - 1, 1))] for number in range(n)]
+
+
+def _stored(workspace: Workspace, rows: Sequence[Row]) -> _Stored:
+    return _Stored(workspace, tuple(str(row["volume_uri"]) for row in rows))
+
+
+def _usable(workspace: Workspace, rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+    return [row for row in rows if _is_of_use(workspace, row, recipe)] if recipe.learns else list(rows)
 
 
 def _is_of_use(workspace: Workspace, row: Row, recipe: Recipe) -> bool:

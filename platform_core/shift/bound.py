@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from platform_core.manifest.serving import Calibration
+from platform_core.shift.discriminant import cross_fitted
 from platform_core.shift.risk import Estimate, Reals, balanced_error, log_loss, patient_bootstrap
 from platform_core.shift.scores import ScoredScans
 
-N_FOLDS = 5
 MIN_PATIENTS = 20
 """Patients of each domain without whom a domain classifier says nothing."""
 MIN_RISK_PATIENTS = 10
@@ -68,10 +68,10 @@ def divergence(source: Reals, target: Reals) -> Estimate | None:
     if min(len(source), len(target)) < MIN_PATIENTS or not source.shape[1] or source.shape[1] != target.shape[1]:
         return None
     domain = np.repeat([0.0, 1.0], [len(source), len(target)])
-    side = _cross_fitted(np.vstack([source, target]), domain)
+    side = cross_fitted(np.vstack([source, target]), domain)
 
     def distance(rows: npt.NDArray[np.intp]) -> float:
-        return float(np.clip(2 * (1 - 2 * balanced_error(domain[rows], side[rows], 0.5)), 0, 2))
+        return float(np.clip(2 * (1 - 2 * balanced_error(domain[rows], side[rows], 0.0)), 0, 2))
 
     return patient_bootstrap(distance, [str(i) for i in range(len(domain))])
 
@@ -83,37 +83,12 @@ def joint_risk(source: ScoredScans, target: ScoredScans) -> Estimate | None:
     if len(both[1]) < MIN_JOINT_LABELS or len(widths) != 1 or widths == {0}:
         return None
     y = np.concatenate([scans.y for scans in both])
-    called = _cross_fitted(np.vstack([scans.embedding for scans in both]), y)
+    side = cross_fitted(np.vstack([scans.embedding for scans in both]), y)
     is_target = np.repeat([False, True], [len(scans) for scans in both])
     patients = np.concatenate([scans.patient_key for scans in both]).tolist()
 
     def error(rows: npt.NDArray[np.intp]) -> float:
         domains = (rows[~is_target[rows]], rows[is_target[rows]])
-        return sum(balanced_error(y[domain], called[domain], 0.5) for domain in domains)
+        return sum(balanced_error(y[domain], side[domain], 0.0) for domain in domains)
 
     return patient_bootstrap(error, patients)
-
-
-def _cross_fitted(x: Reals, y: Reals, *, seed: int = 0) -> Reals:
-    """For each row 1 or 0, as a linear discriminant that has not seen the row calls it."""
-    fold = np.random.default_rng(seed).permutation(len(y)) % N_FOLDS
-    called = np.empty(len(y))
-    for held in range(N_FOLDS):
-        is_held = fold == held
-        called[is_held] = _discriminate(x[~is_held], y[~is_held], x[is_held])
-    return called
-
-
-def _discriminate(x: Reals, y: Reals, new: Reals) -> Reals:
-    """Linear discriminant with a ridge on the within-class covariance of standardised dimensions, even odds.
-
-    The ridge grows with dimensions per row (0.1 + d / 2n), so that few rows do not overfit.
-    """
-    centre, spread = x.mean(axis=0), x.std(axis=0)
-    spread[spread == 0] = 1
-    z, z_new = (x - centre) / spread, (new - centre) / spread
-    means = [z[y == value].mean(axis=0) for value in (0, 1)]
-    within = z - np.where((y == 1)[:, None], means[1], means[0])
-    covariance = within.T @ within / len(z) + (0.1 + z.shape[1] / (2 * len(z))) * np.eye(z.shape[1])
-    direction = np.linalg.solve(covariance, means[1] - means[0])
-    return np.asarray((z_new - (means[0] + means[1]) / 2) @ direction > 0, dtype=np.float64)

@@ -9,6 +9,8 @@ from platform_core.learn.registry import champion
 from platform_core.manifest.serving import Serving, change_serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
+from platform_core.trial.recipe_trial import fit_tried_recipe
+from platform_core.trial.trial_rows import keep_trial
 
 FEWEST_SERIES = 10
 """Series below which a site's intensities cannot be told from one patient's."""
@@ -55,15 +57,18 @@ def ensure_serving(workspace: Workspace, site: str, target: str, *, run: str, at
     if present is not None or best is None:
         return present
     source = workspace.target(target).source_site
-    recipe = best.recipe if site == source else _first_recipe(workspace, site, target, source, run=run, at=at)
+    recipe = best.recipe if site == source else _first_recipe(workspace, site, target, run=run, at=at)
     if recipe is None:
         return None
     first = Serving(site=site, target=target, model=best.name, recipe=recipe, calibration=best.calibration, epoch=-1)
     return change_serving(workspace, first, decision_key=None, at=at, run=run)
 
 
-def _first_recipe(workspace: Workspace, site: str, target: str, source: str, *, run: str, at: datetime) -> str | None:
+def _first_recipe(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> str | None:
     keys = unserved_series(workspace, site, target)
     if len(keys) < FEWEST_SERIES:
         return None
-    return fit_site_recipe(workspace, site, target, keys, run=run, at=at, reference_site=source)
+    trials = fit_tried_recipe(workspace, site, target, keys, run=run, at=at)
+    for tried in trials:
+        keep_trial(workspace, tried, run=run)
+    return trials[-1].recipe

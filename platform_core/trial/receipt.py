@@ -100,7 +100,7 @@ def harmonization_receipt(
     Source:
         The reduction is eta of a divergence D: 1 - D_after / D_before, here of the mean distance.
     """
-    chosen = _first_of_each_patient(series_rows(workspace, site, keys))
+    chosen = first_of_each_patient(series_rows(workspace, site, keys))
     scans = [row["series_key"] for row in chosen]
     source = workspace.target(target).source_site
     reference = _features(
@@ -129,7 +129,8 @@ def harmonization_receipt(
     )
 
 
-def _first_of_each_patient(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def first_of_each_patient(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first row of every patient, in the order of their days."""
     first: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row["observed_on"], row["series_key"])):
         first.setdefault(row["patient_key"], row)

@@ -2,28 +2,30 @@
 
 from dataclasses import replace
 
-from platform_core.harmonize.stage import fit_site_recipe
 from platform_core.policy.decide import Decision
 from platform_core.trial.case import Case, serve, settle
 from platform_core.trial.receipt import harmonization_receipt
+from platform_core.trial.recipe_trial import fit_tried_recipe
+from platform_core.trial.trial_rows import keep_trial, kept_trials
 
 
 def refit_recipe(case: Case) -> str:
-    """Fit the recipe to the case's period; returns its name."""
-    workspace = case.workspace
-    source = workspace.target(case.target).source_site
-    return fit_site_recipe(
-        workspace, case.site, case.target, case.keys, run=case.run, at=case.at, reference_site=source
-    )
+    """Fit the recipe to the case's period, without learned steps that do harm there; returns its name."""
+    trials = fit_tried_recipe(case.workspace, case.site, case.target, case.keys, run=case.run, at=case.at)
+    for tried in trials:
+        keep_trial(case.workspace, tried, run=case.run)
+    return trials[-1].recipe
 
 
 def settle_recipe(case: Case, decision: Decision, recipe: str) -> None:
-    """Serve the recipe if its receipt says that it helps; record both ways."""
+    """Serve the recipe if its receipt says that it helps and no step of it does harm; record both ways."""
     before = case.serving
     wanted = replace(before, recipe=recipe)
     receipt = harmonization_receipt(case.workspace, case.site, case.target, before=before, after=wanted, keys=case.keys)
-    facts = {"receipt": receipt.to_json()}
-    if receipt.helps:
+    steps = [one for tried in kept_trials(case.workspace, case.site) if tried.recipe == recipe for one in tried.refused]
+    facts = {"receipt": receipt.to_json() | {"refused_steps": [one.because for one in steps]}}
+    enforced = case.workspace.target(case.target).refuse_harmful_steps
+    if receipt.helps and not (steps and enforced):
         after = serve(case, wanted, decision)
         settle(case, decision, status="done", before=before, after=after, facts=facts)
     else:

@@ -18,7 +18,11 @@ WITH
 latest AS (
     SELECT *
     FROM out__shift
-    WHERE site = $site AND stratum = $stratum AND period_start = $period_start
+    WHERE
+        site = $site
+        AND stratum = $stratum
+        AND period_start = $period_start
+        AND NOT starts_with(reference, 'receipt/') -- recipe trials have a page of their own
     QUALIFY row_number() OVER (PARTITION BY recipe, reference, feature, statistic ORDER BY run DESC) = 1
 )
 

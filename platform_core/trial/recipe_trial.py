@@ -1,0 +1,211 @@
+"""Try a recipe as it is fitted to a site, step by step."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+
+from platform_core.errors import UnreadableScan
+from platform_core.harmonize.contract import nothing_to_learn
+from platform_core.harmonize.recipe import FittedRecipe
+from platform_core.harmonize.stage import fit_site_recipe, load_recipe, spread
+from platform_core.imaging.volume import Volume
+from platform_core.learn.data import read_labels, source_recipe
+from platform_core.learn.registry import ModelRef, champion
+from platform_core.manifest.splits import part_of
+from platform_core.manifest.stages import series_rows
+from platform_core.manifest.workspace import Workspace
+from platform_core.shift.risk import Reals
+from platform_core.shift.samples import reference_samples
+from platform_core.trial.receipt import first_of_each_patient
+from platform_core.trial.steps import Sides, StepReceipt, implied_prevalence, receipts_of
+from platform_core.trial.walk import See, Walk, walk
+
+N_SITE, N_REFERENCE = 60, 100
+"""Scans of either side that are taken through the recipe, at most; one per patient."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeTrial:
+    """What every step of one fitted recipe did to the scans of one stratum and period of a site."""
+
+    site: str
+    recipe: str
+    model: str
+    """The network whose embeddings and scores were looked at."""
+    stratum: str
+    period_start: date
+    period_end: date
+    receipts: tuple[StepReceipt, ...]
+    """Empty where the reference has no scan of the stratum."""
+    implied_prevalence: float | None = None
+    """Share of positives that the scores imply, where labels do not tell it."""
+
+    @property
+    def refused(self) -> tuple[StepReceipt, ...]:
+        """Steps that should not be taken."""
+        return tuple(receipt for receipt in self.receipts if receipt.refusals)
+
+    @property
+    def because(self) -> str:
+        """One sentence, the refused steps with their numbers."""
+        if not self.receipts:
+            return f"no step could be measured: the reference has no scan of {self.stratum}"
+        told = [receipt.because for receipt in self.refused] or [f"none of {len(self.receipts)} steps does harm"]
+        return "; ".join(told)
+
+
+def fit_tried_recipe(
+    workspace: Workspace, site: str, target: str, keys: Sequence[str], *, run: str, at: datetime
+) -> list[RecipeTrial]:
+    """Fit the target's recipe to a site, without the learned steps that do harm there.
+
+    A step that learns and is refused does at the site what it does at the reference; the recipe is then fitted and
+    tried again. A fixed step (a spacing, a window) is part of what the model was trained on and cannot be
+    left out at one site: it stays, and the trial names it as refused.
+
+    Returns:
+        Every trial; the last one is of the recipe that may be served.
+    """
+    source = workspace.target(target).source_site
+    prevalence: float | None = None
+    left_out: frozenset[int] = frozenset()
+    trials: list[RecipeTrial] = []
+    while True:
+        recipe = fit_site_recipe(
+            workspace,
+            site,
+            target,
+            keys,
+            run=run,
+            at=at,
+            reference_site=source,
+            prevalence=prevalence,
+            as_reference=left_out,
+        )
+        trials.append(try_recipe(workspace, site, target, recipe, keys))
+        harmful = _harmful(load_recipe(workspace, recipe), trials[-1]) - left_out
+        if harmful and workspace.target(target).refuse_harmful_steps:
+            left_out |= {min(harmful)}
+        elif prevalence is None and trials[-1].implied_prevalence is not None:
+            prevalence = trials[-1].implied_prevalence
+        else:
+            return trials
+
+
+def try_recipe(workspace: Workspace, site: str, target: str, recipe: str, keys: Sequence[str]) -> RecipeTrial:
+    """Take scans of the site and of the reference through the recipe, each by its own fit, and compare every state.
+
+    Args:
+        workspace: Where volumes, labels and models lie.
+        site: The site.
+        target: The task; it has a champion.
+        recipe: As fitted to the site.
+        keys: Series to choose from: of the stratum that most belong to, the first scans of at most 60 patients.
+    """
+    model = champion(workspace, target)
+    assert model is not None, "a recipe is tried for a site that a model is to serve"
+    stratum, rows = _one_stratum(series_rows(workspace, site, keys))
+    days = [row["observed_on"] for row in rows]
+    sides = _sides(workspace, site, target, recipe, model, stratum, rows)
+    return RecipeTrial(
+        site=site,
+        recipe=recipe,
+        model=model.name,
+        stratum=stratum,
+        period_start=min(days),
+        period_end=max(days),
+        receipts=() if sides is None else receipts_of(sides),
+        implied_prevalence=None if sides is None or sides.has_labels else sides.prevalence,
+    )
+
+
+def _harmful(fitted: FittedRecipe, tried: RecipeTrial) -> set[int]:
+    """Steps (0, 1, ...) that learn and were refused."""
+    learns = {n for n, one in enumerate(fitted.steps) if one.step.harmonizer.fit is not nothing_to_learn}
+    return learns & {receipt.number - 1 for receipt in tried.refused}
+
+
+def _one_stratum(rows: Sequence[Row]) -> tuple[str, list[Row]]:
+    """Of the stratum that most of the series belong to, the first scans of some patients, evenly over time."""
+    stratum = max(Counter(sorted(row["stratum"] for row in rows)).items(), key=lambda item: item[1])[0]
+    return stratum, spread(first_of_each_patient([row for row in rows if row["stratum"] == stratum]), N_SITE)
+
+
+def _sides(
+    workspace: Workspace, site: str, target: str, recipe: str, model: ModelRef, stratum: str, rows: Sequence[Row]
+) -> Sides | None:
+    """Both sides on their way; None where they have no common recipe or stratum."""
+    source = workspace.target(target).source_site
+    there = _reference_rows(workspace, target, stratum, model.created_at)
+    ours, theirs = load_recipe(workspace, recipe), load_recipe(workspace, source_recipe(workspace, target))
+    if not there or ours.recipe != theirs.recipe:
+        return None
+    see = _network(workspace, model)
+    here = _walk(workspace, target, rows, ours, see)
+    reference = _walk(workspace, target, there, theirs, see)
+    sides = Sides(
+        site=here,
+        y=_y(workspace, site, target, here),
+        reference=reference,
+        y_reference=_y(workspace, source, target, reference),
+    )
+    if sides.has_labels:
+        return replace(sides, prevalence=float(np.nanmean(sides.y)))
+    pushed = _walk(workspace, target, there, ours, see)
+    return replace(
+        sides, prevalence=implied_prevalence(sides), pushed=pushed, y_pushed=_y(workspace, source, target, pushed)
+    )
+
+
+def _reference_rows(workspace: Workspace, target: str, stratum: str, made_at: datetime) -> list[Row]:
+    """Held-out patients of the reference: the network has not seen their labels."""
+    settings, split = workspace.target(target), workspace.settings.split
+    samples = reference_samples(
+        workspace, settings.source_site, settings.modality, observed_before=None, ingested_by=made_at
+    )
+    if stratum not in samples:
+        return []
+    rows = series_rows(workspace, settings.source_site, samples[stratum].keys)
+    return spread([row for row in rows if part_of(row["patient_key"], split) == "evaluation"], N_REFERENCE)
+
+
+def _network(workspace: Workspace, model: ModelRef) -> See:
+    """The champion as the walk uses it."""
+    import torch
+
+    from platform_core.learn.bundle import read_bundle
+    from platform_core.learn.data import frame
+    from platform_core.learn.fit import logits_and_embeddings
+
+    bundle = read_bundle(workspace, model.bundle_uri)
+
+    def see(volume: Volume) -> tuple[float, Reals]:
+        framed = torch.from_numpy(frame(volume, bundle.framing)[None, None])
+        logits, embeddings = logits_and_embeddings(bundle.network, framed)
+        score = bundle.platt.score(np.asarray(logits.numpy(), dtype=np.float64))
+        return float(score[0]), np.asarray(embeddings[0].numpy(), dtype=np.float64)
+
+    return see
+
+
+def _walk(workspace: Workspace, target: str, rows: Sequence[Row], fitted: FittedRecipe, see: See) -> Walk:
+    def volumes() -> Iterator[tuple[str, Volume]]:
+        for row in rows:
+            try:
+                yield row["series_key"], workspace.read_volume(str(row["volume_uri"]))
+            except (UnreadableScan, FileNotFoundError):
+                continue
+
+    return walk(volumes(), fitted, modality=workspace.target(target).modality, see=see)
+
+
+def _y(workspace: Workspace, site: str, target: str, walked: Walk) -> Reals:
+    """Labels of the scans: 1, 0, NaN where unknown."""
+    labels = read_labels(workspace, target, site)
+    return np.array([labels.get(key, np.nan) for key in walked.keys], dtype=np.float64)
