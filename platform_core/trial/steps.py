@@ -303,9 +303,9 @@ def _label_maps(walk: Walk, step: int) -> dict[Named, Estimate]:
     """Median over scans, with the middle 95 % of them."""
     told = {}
     for named, column in ((VOLUME_ERROR, 0), (CENTROID, 1)):
-        values = walk.label_maps[step, :, column] if walk.label_maps.size else np.empty(0)
+        values = walk.label_maps[step, :, column]
         values = values[np.isfinite(values)]
-        if values.size and values.any():
+        if values.size:
             low, high = np.percentile(values, [2.5, 97.5])
             told[named] = Estimate(float(np.median(values)), float(low), float(high))
     return told

@@ -13,6 +13,7 @@ from platform_core.imaging.usable import check_usable
 from platform_core.imaging.volume import Volume
 from platform_core.shift.risk import Reals
 
+UNMOVED = float("nan"), float("nan")
 See = Callable[[Volume], tuple[float, Reals]]
 """Score (a logit) and embedding of one volume by a network; raises `UnreadableScan` for what it does not take."""
 
@@ -32,7 +33,8 @@ class Walk:
     embeddings: Reals
     """(states, scans, dimensions); no dimensions without a network."""
     label_maps: Reals
-    """(steps, scans, 2): by what share the volume of a label map grew, and how many mm its centroid moved."""
+    """(steps, scans, 2): by what share the volume of a label map grew, and how many mm its centroid moved; NaN where a
+    step keeps the grid, and for plain images."""
     refused: dict[str, str]
     """Scans that some state has no volume of, with the reason."""
 
@@ -46,15 +48,17 @@ def walk(scans: Iterable[tuple[str, Volume]], fitted: FittedRecipe, *, modality:
         modality: Of the scans.
         see: A network; None where there is none yet.
     """
-    seen, refused = {}, {}
+    seen: dict[str, tuple[Reals, Reals, Reals, Reals]] = {}
+    refused: dict[str, str] = {}
     for key, volume in scans:
         try:
             seen[key] = _states(volume.first(), fitted, modality, see)
         except UnreadableScan as error:
             refused[key] = error.reason
-    parts = list(zip(*seen.values(), strict=True)) or [()] * 4
-    features, scores, embeddings, maps = (np.stack(part, axis=1) if part else np.empty((0, 0, 0)) for part in parts)
     steps = tuple(one.step.harmonizer.name for one in fitted.steps)
+    nothing = [np.empty((len(steps) + 1, 0, *axes)) for axes in ((len(FEATURES),), (), (0,))]
+    parts = [np.stack(part, axis=1) for part in zip(*seen.values(), strict=True)]
+    features, scores, embeddings, maps = parts or [*nothing, np.empty((len(steps), 0, 2))]
     return Walk(
         steps=steps,
         keys=tuple(seen),
@@ -74,7 +78,7 @@ def _states(volume: Volume, fitted: FittedRecipe, modality: str, see: See | None
     for one in fitted.steps:
         applied = apply_recipe(FittedRecipe((one,)), volume, label)
         assert applied.label is not None, "a label map went in"
-        maps.append(_moved(label, applied.label))
+        maps.append(_moved(label, applied.label) if one.step.harmonizer.changes_grid else UNMOVED)
         volume, label = applied.volume, applied.label
         check_usable(volume)
         states.append(_state(volume, modality, see))
@@ -91,7 +95,7 @@ def _state(volume: Volume, modality: str, see: See | None) -> tuple[list[float],
 def _moved(before: Volume, after: Volume) -> tuple[float, float]:
     """Relative growth of the volume of a label map, and the distance of its centroids in mm; NaN where unknown."""
     if before.geometry is None or after.geometry is None or not before.voxels.any():
-        return float("nan"), float("nan")
+        return UNMOVED
     was, now = _extent(before), _extent(after)
     return now[0] / was[0] - 1, float(np.linalg.norm(now[1] - was[1]))
 
