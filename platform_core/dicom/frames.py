@@ -21,6 +21,7 @@ FRAME_KINDS = frozenset(
     "P_FFE P_SE R_FFE R_SE I_FFE I_SE MIP MPR".split()
 )
 """Image types that are another quantity than the magnitude image beside them."""
+FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ def _enhanced_frame(index: int, own: Elements, shared: Elements, kind: str, slic
 
     measures, content = group("PixelMeasuresSequence"), group("FrameContentSequence")
     values = group("PixelValueTransformationSequence")
-    frame_type = group("MRImageFrameTypeSequence") or group("CTImageFrameTypeSequence")
+    kinds = (kind_of(tokens(group(name), "FrameType")) for name in FRAME_TYPES)
     rows_columns = numbers(measures, "PixelSpacing", 2)
     slope = number(values, "RescaleSlope")
     stated = number(measures, "SpacingBetweenSlices") or slice_spacing
@@ -127,7 +128,7 @@ def _enhanced_frame(index: int, own: Elements, shared: Elements, kind: str, slic
         echo=_milliseconds(number(group("MREchoSequence"), "EffectiveEchoTime")),
         b_value=number(group("MRDiffusionSequence"), "DiffusionBValue"),
         stack=text(content, "StackID"),
-        kind=kind_of(tokens(frame_type, "FrameType")) or kind,
+        kind=next(filter(None, kinds), kind),
         temporal=whole(content, "TemporalPositionIndex"),
         acquisition=whole(content, "FrameAcquisitionNumber"),
         instance=index + 1,

@@ -221,9 +221,12 @@ def test_time_points_of_an_enhanced_file_become_an_axis() -> None:
         ("MRDiffusionSequence", "DiffusionBValue", (0.0, 500.0, 1000.0)),
         ("MREchoSequence", "EffectiveEchoTime", (10.0, 80.0)),
         ("FrameContentSequence", "StackID", ("1", "2")),
+        ("MRImageFrameTypeSequence", "FrameType", (["ORIGINAL", "PRIMARY", "M"], ["DERIVED", "PRIMARY", "PHASE"])),
     ],
 )
-def test_b_values_echoes_and_stacks_of_an_enhanced_file_are_volumes(sequence: str, keyword: str, values: Any) -> None:
+def test_b_values_echoes_stacks_and_quantities_of_an_enhanced_file_are_volumes(
+    sequence: str, keyword: str, values: Any
+) -> None:
     slices = list(phantom(AXIAL).values())
     kinds = [value for value in values for _ in slices]
     groups = corpus.enhanced_groups(
@@ -256,6 +259,12 @@ def test_two_series_under_one_uid_are_told_apart(one: dict[str, Any], other: dic
     for part in parts:
         affine, voxels = voxels_of(scans, part)
         assert_is_the_phantom(affine, voxels[0])
+
+
+def test_a_frame_of_an_enhanced_ct_states_its_own_quantity() -> None:
+    own = {2: {"CTImageFrameTypeSequence": {"FrameType": ["DERIVED", "SECONDARY", "MPR", "NONE"]}}}
+    data = enhanced(AXIAL, own=lambda k: own.get(k, {}), SOPClassUID=ENHANCED_CT)
+    assert [frame.kind for frame in open_scan(data).header.frames] == ["", "", "MPR", "", "", ""]
 
 
 def test_each_frame_keeps_its_own_rescale() -> None:
