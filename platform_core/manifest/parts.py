@@ -155,7 +155,7 @@ def ends_of(
         kept = number if fact.copy_of is None else fact.copy_of
         mine = [part for part in parts if kept in part.taken.files]
         if fact.rule is not None:
-            ends.append(Arrival(replace(file.entry, base=base), Outcome(IGNORED, fact.rule), file.is_listed))
+            ends.append(Arrival(replace(file.entry, base=base, parts=()), Outcome(IGNORED, fact.rule), file.is_listed))
             continue
         sound = next((part for part in mine if part.taken.refusal is None), None)
         key = (sound or mine[0]).key if mine else place.door.part_key(base, 0)

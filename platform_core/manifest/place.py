@@ -91,7 +91,7 @@ def entry_of(
 ) -> Entry:
     """The line of the door book for a file; `data` is None for one that was not read.
 
-    A file that waited keeps the arrival key that it was given then.
+    A file that waited, or is decided on anew, keeps its arrival key and the parts that it went into.
     """
     content = "" if data is None else place.door.content_hash(data)
     key = before.arrival_key if before is not None else ""
@@ -102,6 +102,7 @@ def entry_of(
         content=content,
         arrival_key=key or place.door.arrival_key(place.site, item.address, content or str(item.n_bytes)),
         base=base,
+        parts=() if before is None else before.parts,
         n_tries=0 if before is None else before.n_tries,
     )
 
