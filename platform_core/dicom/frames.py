@@ -54,7 +54,7 @@ def frames_of(elements: Elements, *, is_projection: bool = False) -> tuple[int, 
 
     Raises:
         UnreadableScan: `multi_frame` for frames without functional groups, `frame_count` where frames and groups
-            differ, `mosaic` for a mosaic without its header.
+            differ, `mosaic` for a mosaic without its header, `bad_rescale` for a slope or intercept that is no number.
     """
     groups = elements.items("PerFrameFunctionalGroupsSequence")
     n_stated = whole(elements, "NumberOfFrames") or 1
@@ -72,15 +72,14 @@ def frames_of(elements: Elements, *, is_projection: bool = False) -> tuple[int, 
 
 def _classic(elements: Elements) -> Frame:
     rows_columns = numbers(elements, "PixelSpacing", 2)
-    slope = number(elements, "RescaleSlope")
     return Frame(
         index=0,
         position_mm=numbers(elements, "ImagePositionPatient", 3),
         orientation=numbers(elements, "ImageOrientationPatient", 6),
         spacing_mm=(rows_columns[1], rows_columns[0]) if rows_columns else None,
         slice_spacing_mm=number(elements, "SpacingBetweenSlices") or number(elements, "SliceThickness"),
-        slope=1.0 if slope is None else slope,
-        intercept=number(elements, "RescaleIntercept") or 0.0,
+        slope=_rescale(elements, "RescaleSlope", 1.0),
+        intercept=_rescale(elements, "RescaleIntercept", 0.0),
         echo=text(elements, "EchoNumbers") or _milliseconds(number(elements, "EchoTime")),
         b_value=number(elements, "DiffusionBValue"),
         kind=kind_of(tokens(elements)),
@@ -88,6 +87,14 @@ def _classic(elements: Elements) -> Frame:
         acquisition=whole(elements, "AcquisitionNumber"),
         instance=whole(elements, "InstanceNumber") or 0,
     )
+
+
+def _rescale(elements: Elements, name: str, unstated: float) -> float:
+    """A number of the rescale; one that is stated and cannot be read is never taken for none."""
+    found = number(elements, name)
+    if found is None and elements.raw(name).strip(b"\x00 "):
+        raise UnreadableScan("bad_rescale", f"{name} is no number")
+    return unstated if found is None else found
 
 
 def _milliseconds(echo_time_ms: float | None) -> str:
@@ -115,7 +122,6 @@ def _enhanced_frame(index: int, own: Elements, shared: Elements, kind: str, slic
     values = group("PixelValueTransformationSequence")
     kinds = (kind_of(tokens(group(name), "FrameType")) for name in FRAME_TYPES)
     rows_columns = numbers(measures, "PixelSpacing", 2)
-    slope = number(values, "RescaleSlope")
     stated = number(measures, "SpacingBetweenSlices") or slice_spacing
     return Frame(
         index=index,
@@ -123,8 +129,8 @@ def _enhanced_frame(index: int, own: Elements, shared: Elements, kind: str, slic
         orientation=numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
         spacing_mm=(rows_columns[1], rows_columns[0]) if rows_columns else None,
         slice_spacing_mm=stated or number(measures, "SliceThickness"),
-        slope=1.0 if slope is None else slope,
-        intercept=number(values, "RescaleIntercept") or 0.0,
+        slope=_rescale(values, "RescaleSlope", 1.0),
+        intercept=_rescale(values, "RescaleIntercept", 0.0),
         echo=_milliseconds(number(group("MREchoSequence"), "EffectiveEchoTime")),
         b_value=number(group("MRDiffusionSequence"), "DiffusionBValue"),
         stack=text(content, "StackID"),

@@ -32,6 +32,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "undecodable": ("the pixels cannot be decoded", "send it again, or in another transfer syntax"),
     "bits": ("a number of bits per pixel that images do not have", "correct it at the source"),
     "colour": ("a colour image", "nothing: this platform measures grey images"),
+    "bad_rescale": ("a slope or intercept that is no number", "correct it at the source; it is never invented"),
     "modality_lut": ("values whose meaning stands in a table", "send them with slope and intercept"),
     "too_large": ("larger, or claiming to be larger, than any scan", "look at it: it may be an attack"),
     "unreadable_image": ("an image file that cannot be read", "send it again"),

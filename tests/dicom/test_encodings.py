@@ -356,6 +356,38 @@ def test_hounsfield_units_do_not_depend_on_how_they_are_shown() -> None:
     assert_same(in_units_of(data), truth.astype(np.int64) - 1024)
 
 
+@pytest.mark.parametrize("name", ["RescaleIntercept", "RescaleSlope"])
+@pytest.mark.parametrize("spelt", [b"-1024,", b"-1 024", b"minus ", b"nan   ", b"1e9999", b"\\-1024"])
+@pytest.mark.parametrize("is_enhanced", [False, True])
+def test_a_rescale_that_is_no_number_is_refused_not_passed_over(name: str, spelt: bytes, is_enhanced: bool) -> None:
+    data = rescaled(name, "12.345", is_enhanced=is_enhanced)
+    assert data.count(b"12.345") == 1
+    assert reason_of(open_scan, data.replace(b"12.345", spelt)) == "bad_rescale"
+
+
+@pytest.mark.parametrize("spelt", [None, "", "      "])
+@pytest.mark.parametrize("is_enhanced", [False, True])
+def test_a_rescale_that_is_not_stated_leaves_the_values(spelt: str | None, is_enhanced: bool) -> None:
+    for name in ("RescaleIntercept", "RescaleSlope"):
+        data = rescaled(name, "12.345" if spelt else spelt, is_enhanced=is_enhanced)
+        frame = open_scan(data.replace(b"12.345", (spelt or "").encode())).header.frames[0]
+        assert (frame.slope, frame.intercept) == (1.0, 0.0)
+
+
+def rescaled(name: str, value: str | None, *, is_enhanced: bool) -> bytes:
+    """A file of which one element of the rescale holds this."""
+    how = depth(12, 16)
+    if not is_enhanced:
+        stated: dict[str, Any] = {name: value}
+        return corpus.file_of(corpus.noise(SIZE, how), how, **stated)
+    other = {"RescaleSlope": "RescaleIntercept", "RescaleIntercept": "RescaleSlope"}[name]
+    facts = {other: int(other == "RescaleSlope")} | ({} if value is None else {name: value})
+    own = {0: {"PixelValueTransformationSequence": facts}}
+    groups = corpus.enhanced_groups([(0, 0, 0), (0, 0, 3)], own=lambda k: own.get(k, {}))
+    elements: dict[str, Any] = dict.fromkeys(corpus.CLASSIC_GEOMETRY) | groups
+    return corpus.file_of(corpus.noise((2, *SIZE), how), how, **elements)
+
+
 def test_a_rescale_by_table_is_not_passed_over() -> None:
     """A modality look-up table stands where slope and intercept would (PS3.3 C.11.1)."""
     table = Dataset()
