@@ -7,7 +7,7 @@
 | `mixed_orientation` | the planes are not parallel |
 | `uneven_pixel_spacing` | pixel spacing changes within the volume |
 | `gantry_tilt` | slices slide sideways evenly: a sheared stack |
-| `shifted_slices` | slices slide sideways unevenly |
+| `shifted_slices` | slices slide sideways unevenly, or from one time to the next: two stacks side by side |
 | `missing_slices` | gaps of two or more steps, or a time point that lacks slices |
 | `uneven_spacing` | steps differ, and not by whole steps |
 | `duplicate_positions` | some places are taken twice, others once |
@@ -66,6 +66,7 @@ def arrange(part: Part) -> Stack:
     order, places = _order(part, positions @ normal)
     firsts = positions[order[0]]
     _check_sideways(firsts, axes, places)
+    _check_times(positions[order], axes)
     step = _step(part, places)
     origin = firsts[0]
     direction = np.column_stack((axes[0], axes[1], normal))
@@ -167,6 +168,15 @@ def _check_sideways(firsts: Reals, axes: Reals, places: Reals) -> None:
         raise UnreadableScan("shifted_slices", f"slices lie up to {np.max(np.abs(drift)):.2f} mm aside")
     degrees = float(np.degrees(np.arctan2(np.linalg.norm(drift[-1]), height)))
     raise UnreadableScan("gantry_tilt", f"the stack leans by {degrees:.1f} degrees")
+
+
+def _check_times(positions: Reals, axes: Reals) -> None:
+    """Refuse planes (t, z, mm) at one height that do not lie in one place: those are two stacks, not two times."""
+    if len(positions) == 1:
+        return
+    drift = np.max(np.abs((positions - positions[0]) @ axes.T))
+    if drift > SIDEWAYS_MM:
+        raise UnreadableScan("shifted_slices", f"planes at one height lie up to {drift:.2f} mm apart sideways")
 
 
 def _step(part: Part, places: Reals) -> float:

@@ -125,6 +125,25 @@ def test_slices_pushed_aside_are_refused() -> None:
     assert reason_of(tuple(part)) == "shifted_slices"
 
 
+@pytest.mark.parametrize("aside_mm", [(0.2, 0, 0), (0, -0.2, 0), (150.0, 0, 0)])
+def test_two_stacks_side_by_side_are_no_time_points(aside_mm: Any) -> None:
+    """Both legs, say: the same heights, another place."""
+    there = [plane(k, (0, 0, 5 * k)) for k in range(4)]
+    aside = [plane(4 + k, (*aside_mm[:2], 5 * k)) for k in range(4)]
+    assert reason_of((*there, *aside)) == "shifted_slices"
+
+
+@pytest.mark.parametrize("aside_mm", [0.0, 0.04, 0.09])
+def test_rounding_of_positions_between_time_points_is_no_shift(aside_mm: float) -> None:
+    part = tuple(plane(4 * t + k, (aside_mm * t, 0, 5 * k)) for t in range(2) for k in range(4))
+    assert arrange(part).order.shape == (2, 4)
+
+
+def test_a_time_point_with_one_plane_aside_is_refused() -> None:
+    part = tuple(plane(4 * t + k, (7.0 * (t == 2 and k == 3), 0, 5 * k)) for t in range(3) for k in range(4))
+    assert reason_of(part) == "shifted_slices"
+
+
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
