@@ -26,8 +26,8 @@ class ClipIntensity:
 
 def clip_intensity(volume: Volume, settings: ClipIntensity, learned: Learned) -> Volume:  # noqa: ARG001
     """Set values below `low` to `low` and above `high` to `high`; float32, same grid."""
-    voxels = np.asarray(volume.voxels, dtype=np.float32)
-    return replace(volume, voxels=np.clip(voxels, np.float32(settings.low), np.float32(settings.high)))
+    low, high = np.float32(settings.low), np.float32(settings.high)
+    return replace(volume, voxels=np.clip(volume.voxels, low, high, dtype=np.float32))
 
 
 CLIP_INTENSITY = Harmonizer(name="clip_intensity", settings=ClipIntensity, apply=clip_intensity)

@@ -98,4 +98,6 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-HISTOGRAM_MATCH = Harmonizer(name="histogram_match", settings=HistogramMatch, fit=learn_landmarks, apply=map_to_target)
+HISTOGRAM_MATCH = Harmonizer(
+    name="histogram_match", settings=HistogramMatch, fit=learn_landmarks, apply=map_to_target, version=2
+)
