@@ -89,6 +89,10 @@ class Header:
     repetition_time_ms: float | None
     echo_time_ms: float | None
     field_strength_t: float | None
+    slice_thickness_mm: float | None = None
+    exposure_mas: float | None = None
+    flip_angle_deg: float | None = None
+    pixel_bandwidth_hz: float | None = None
     body_part: str | None
     view: str | None
     has_contrast: bool
@@ -183,6 +187,10 @@ def _header(elements: Elements, modality: str, n_tiles: int, frames: tuple[Frame
         repetition_time_ms=number(group_of(shared, "MRTimingAndRelatedParametersSequence", elements), "RepetitionTime"),
         echo_time_ms=_echo_time_ms(elements, shared),
         field_strength_t=number(elements, "MagneticFieldStrength"),
+        slice_thickness_mm=number(_group(elements, shared, "PixelMeasuresSequence"), "SliceThickness"),
+        exposure_mas=_exposure_mas(elements, shared),
+        flip_angle_deg=number(group_of(shared, "MRTimingAndRelatedParametersSequence", elements), "FlipAngle"),
+        pixel_bandwidth_hz=number(_group(elements, shared, "MRImagingModifierSequence"), "PixelBandwidth"),
         body_part=_body_part(elements, shared),
         view=_listed(text(elements, "ViewPosition"), VIEWS),
         has_contrast=_has_contrast(elements),
@@ -240,6 +248,18 @@ def _nameless(value: str, who: tuple[str, ...]) -> str | None:
 def _squeezed(value: str) -> str:
     """ASCII letters and digits alone, as they are left where an accent was dropped."""
     return re.sub(r"[^a-z0-9]", "", value.lower())
+
+
+def _group(elements: Elements, shared: Elements, sequence: str) -> Elements:
+    """A functional group as all frames share it, else as the first frame has it, else the elements themselves."""
+    first = first_item(elements, "PerFrameFunctionalGroupsSequence")
+    return group_of(shared, sequence, group_of(first, sequence, elements))
+
+
+def _exposure_mas(elements: Elements, shared: Elements) -> float | None:
+    """Of the first file or frame: where tube current follows the patient, each has its own."""
+    stated = number(_group(elements, shared, "CTExposureSequence"), "ExposureInmAs")
+    return number(elements, "Exposure") if stated is None else stated
 
 
 def _echo_time_ms(elements: Elements, shared: Elements) -> float | None:

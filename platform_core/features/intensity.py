@@ -6,10 +6,8 @@ import numpy as np
 
 from platform_core.features.contract import Family, in_both_units
 from platform_core.features.slices import Slices
-from platform_core.imaging.foreground import evenly
 
 QUANTILES = {"q01": 0.01, "q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}
-MAX_SAMPLE = 200_000
 
 
 def measure_intensity(slices: Slices) -> Mapping[str, float | None]:
@@ -20,10 +18,9 @@ def measure_intensity(slices: Slices) -> Mapping[str, float | None]:
     not told there. They grow with brightness; the spread of the ratios grows with contrast. None
     with fewer than 64 foreground pixels.
     """
-    if not slices.has_foreground or slices.scale is None:
+    if slices.sample is None:
         return {}
-    values = evenly(slices.voxels[slices.foreground], MAX_SAMPLE) / slices.scale
-    found = np.quantile(values, list(QUANTILES.values()))
+    found = np.quantile(slices.sample, list(QUANTILES.values()))
     told = {f"{name}_{slices.unit}": float(value) for name, value in zip(QUANTILES, found, strict=True)}
     told.pop("q50_relative", None)
     return told

@@ -4,16 +4,9 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-from platform_core.features.contract import Family, Feature, in_both_units
-from platform_core.features.slices import MIN_VOXELS, Mask, Slices
-
-NORMAL_MAD = 0.6745
-"""Median absolute deviation of a standard normal variable."""
-AIR_HU = (-1200.0, -800.0)
-"""Air with its noise: below lie padding values (-2000, -3024), above skin and clothes."""
-MIN_AIR = 500
+from platform_core.features.contract import Family, in_both_units
+from platform_core.features.slices import MIN_VOXELS, Slices
 
 
 def measure_noise(slices: Slices) -> Mapping[str, float | None]:
@@ -23,24 +16,23 @@ def measure_noise(slices: Slices) -> Mapping[str, float | None]:
         N = [1 -2 1; -2 4 -2; 1 -2 1]; the median over slices.
     haar: median of |HH1| over 0.6745, HH1 the diagonal band of one Haar step over blocks that lie in the
         foreground; edges move it less.
-    air (CT): 1.4826 times the median absolute deviation of air outside the body. None where the scanner
-        cuts air off or fills it in, or shows too little of it.
+    air: 1.4826 times the median absolute deviation of air outside the body in CT, 1.53 times its SD in others (their
+        magnitude is Rayleigh distributed). None where the scanner cuts air off or fills it in, or shows too
+        little of it.
 
-    Both of the first assume white noise: a sharper or softer kernel moves them as dose does.
-    HU for CT, others as a ratio to the foreground's median.
+    Both of the first assume white noise: a sharper or softer kernel moves them as dose does. All three are of
+    one voxel: white noise falls with the square root of its volume. HU for CT, others as a ratio to the
+    foreground's median.
 
     Source:
         Immerkaer 1996, Comput. Vis. Image Underst. 64(2):300-302, doi:10.1006/cviu.1996.0060;
-        Donoho & Johnstone 1994, Biometrika 81(3):425-455, doi:10.1093/biomet/81.3.425.
+        Donoho & Johnstone 1994, Biometrika 81(3):425-455, doi:10.1093/biomet/81.3.425;
+        Dietrich et al. 2007, J. Magn. Reson. Imaging 26(2):375-385, doi:10.1002/jmri.20969.
     """
-    if not slices.has_foreground or slices.scale is None:
+    if slices.image is None or slices.scale is None:
         return {}
-    estimates = {
-        f"noise_immerkaer_{slices.unit}": _immerkaer(slices),
-        f"noise_haar_{slices.unit}": _haar(slices),
-    }
-    told = {name: None if sd is None else sd / slices.scale for name, sd in estimates.items()}
-    return told | {"noise_air_hu": _air(slices)} if slices.modality == "CT" else told
+    estimates = {"immerkaer": _immerkaer(slices), "haar": slices.haar_sd, "air": slices.air_sd}
+    return {f"noise_{name}_{slices.unit}": None if sd is None else sd / slices.scale for name, sd in estimates.items()}
 
 
 def _immerkaer(slices: Slices) -> float | None:
@@ -54,48 +46,12 @@ def _immerkaer(slices: Slices) -> float | None:
     return math.sqrt(math.pi / 2) / 6 * float(np.median(means)) if means else None
 
 
-def _haar(slices: Slices) -> float | None:
-    """Blocks of 2 x 2 pixels; an odd last row or column is left out."""
-    whole = slices.foreground.shape[1] // 2 * 2, slices.foreground.shape[2] // 2 * 2
-    image, mask = slices.voxels[:, : whole[0], : whole[1]], slices.foreground[:, : whole[0], : whole[1]]
-    rows = image[:, :, 0::2] - image[:, :, 1::2]
-    diagonal = (rows[:, 0::2] - rows[:, 1::2]) / 2
-    sides = mask[:, :, 0::2] & mask[:, :, 1::2]
-    inside = sides[:, 0::2] & sides[:, 1::2]
-    if np.count_nonzero(inside) < MIN_VOXELS:
-        return None
-    return float(np.median(np.abs(diagonal[inside]))) / NORMAL_MAD
-
-
-def _air(slices: Slices) -> float | None:
-    air = slices.voxels[_outside(slices.foreground)]
-    air = air[(air > AIR_HU[0]) & (air < AIR_HU[1])]
-    air = air[air > air.min(initial=math.inf)]
-    if air.size < MIN_AIR:
-        return None
-    median = float(np.median(air))
-    sd = float(np.median(np.abs(air - median))) / NORMAL_MAD
-    # Air that is cut off at the lowest number of the format (-1024) has lost its lower half.
-    is_cut = median - float(air.min()) < 2 * sd
-    return None if is_cut or sd == 0 else sd
-
-
-def _outside(foreground: Mask) -> npt.NDArray[np.bool_]:
-    """Pixels that an edge of the slice sees along a row or column, so that lungs and bowel gas are left out."""
-    seen = np.zeros_like(foreground)
-    for axis in (1, 2):
-        ahead = np.logical_or.accumulate(foreground, axis=axis)
-        behind = np.flip(np.logical_or.accumulate(np.flip(foreground, axis), axis=axis), axis)
-        seen |= ~ahead | ~behind
-    return seen
-
-
 NOISE = Family(
     name="noise",
     features=(
         *in_both_units("noise_immerkaer", "acquisition", "noise SD by Immerkaer's mask"),
         *in_both_units("noise_haar", "acquisition", "noise SD by the diagonal Haar band"),
-        Feature(name="noise_air_hu", unit="HU", bank="acquisition", meaning="noise SD in air outside the body; CT"),
+        *in_both_units("noise_air", "acquisition", "noise SD in air outside the body"),
     ),
     measure=measure_noise,
 )

@@ -16,19 +16,22 @@ MAX_PROFILES = 1000
 MIN_PROFILES = 20
 RISE_10_90 = 2.5631
 """10 % to 90 % of a normal distribution function, in standard deviations."""
+SAMPLING = 1 / 6
+"""Half of it is the difference over a pixel, half its distance from the steepest place; exact for steps and blurs."""
 
 
 def measure_sharpness(slices: Slices) -> Mapping[str, float | None]:
     """Width of the foreground's edge, and energy of the Laplacian.
 
     edge_width_mm: 10-90 % rise distance of the Gaussian-blurred step that has the height and the steepest slope of
-        the profile: 2.563 / sqrt(2 pi) * height / slope. Profiles of 6 mm to both sides run along x or y, whichever
-        is nearer to the gradient, and are shortened by its cosine; the median of at most 1000 of them, those across
-        the higher half of the steps. Positive mm, grows with blur; not under about one and a half pixels, which is
-        the sampling's own share. None with fewer than 20 profiles.
+        the profile: 2.563 / sqrt(2 pi) * height / slope, less the share of sampling: the steepest of differences a
+        pixel apart makes the Gaussian wider, by a sixth of the pixel's square in its variance. Profiles of 6 mm
+        to both sides run along x or y, whichever is nearer to the gradient, and are shortened by its cosine; the
+        median of at most 1000 of them, those across the higher half of the steps. mm, not negative, grows with
+        blur; 0 for a step within one pixel. None with fewer than 20 profiles.
     laplacian_log_*: natural logarithm of the mean square of d2I/dx2 + d2I/dy2 in the foreground's interior. Any real
         number; grows with sharpness and with noise. HU^2/mm^4 for CT, others 1/mm^4 after division by the
-        foreground's median.
+        foreground's median. Of one pixel: it sees all frequencies up to Nyquist, the highest most.
 
     None for plain images: nothing in mm can be said of them.
 
@@ -36,20 +39,21 @@ def measure_sharpness(slices: Slices) -> Mapping[str, float | None]:
         The air-skin edge as a measure of resolution: Sanders, Hurwitz & Samei 2016,
         doi:10.1118/1.4958208 (there its modulation transfer function, here only its width).
     """
-    if slices.geometry is None or not slices.has_foreground or slices.scale is None:
+    if slices.geometry is None or slices.image is None:
         return {}
     x_mm, y_mm, _ = slices.geometry.spacing_mm
     name = "laplacian_log_hu2_mm4" if slices.modality == "CT" else "laplacian_log_relative_mm4"
-    return {"edge_width_mm": _edge_width_mm(slices, x_mm, y_mm), name: _laplacian(slices, x_mm, y_mm)}
+    return {
+        "edge_width_mm": _edge_width_mm(slices, x_mm, y_mm),
+        name: _laplacian(slices.image, slices.interior, x_mm, y_mm),
+    }
 
 
-def _laplacian(slices: Slices, x_mm: float, y_mm: float) -> float | None:
-    assert slices.scale is not None
-    image = slices.voxels / np.float32(slices.scale)
+def _laplacian(image: Floats, interior: Mask, x_mm: float, y_mm: float) -> float | None:
     middle = image[:, 1:-1, 1:-1]
     along_x = (image[:, 1:-1, 2:] + image[:, 1:-1, :-2] - 2 * middle) / x_mm**2
     along_y = (image[:, 2:, 1:-1] + image[:, :-2, 1:-1] - 2 * middle) / y_mm**2
-    inside = (along_x + along_y)[slices.interior]
+    inside = (along_x + along_y)[interior]
     energy = float(np.mean(np.square(inside), dtype=np.float64)) if inside.size >= MIN_VOXELS else 0.0
     return math.log(energy) if energy > 0 else None
 
@@ -81,8 +85,9 @@ def _profiles(image: Floats, mask: Mask, along_mm: float, across_mm: float) -> n
     along = np.abs(profile[:, half] - profile[:, half - 1]) / along_mm
     steep = (along >= across) & (slope > 0) & (height > 0)
     cosine = along[steep] / np.hypot(along[steep], across[steep])
-    width = RISE_10_90 / math.sqrt(2 * math.pi) * height[steep] / slope[steep] * cosine
-    return np.stack([height[steep], width])
+    seen = height[steep] / slope[steep] / math.sqrt(2 * math.pi)
+    sd = np.sqrt(np.clip(seen**2 - SAMPLING * along_mm**2, 0, None))
+    return np.stack([height[steep], RISE_10_90 * sd * cosine])
 
 
 def _mean_of_pair(

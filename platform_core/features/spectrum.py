@@ -36,10 +36,10 @@ def measure_spectrum(slices: Slices) -> Mapping[str, float | None]:
         Power law of natural images: Tolhurst, Tadmor & Chao 1992, Ophthalmic Physiol. Opt. 12(2):229-232; of breast
         CT slices (alpha about 1.8) and slabs (about 3): Chen et al. 2012, PMC3298563.
     """
-    if slices.geometry is None or slices.scale is None:
+    if slices.geometry is None or slices.image is None:
         return {}
     x_mm, y_mm, _ = slices.geometry.spacing_mm
-    power = _power(slices.voxels / np.float32(slices.scale), x_mm, y_mm)
+    power = _power(slices.image, x_mm, y_mm)
     frequency, weight = _frequencies(*slices.voxels.shape[1:], x_mm, y_mm)
     highest = TRUSTED / (2 * max(x_mm, y_mm))
     step = 1 / min(slices.size[0] * x_mm, slices.size[1] * y_mm)
@@ -52,13 +52,18 @@ def measure_spectrum(slices: Slices) -> Mapping[str, float | None]:
 def _power(image: npt.NDArray[np.float32], x_mm: float, y_mm: float) -> Floats:
     """Mean power spectrum of the slices, (y, non-negative x frequencies), in squared intensity times mm^2."""
     image = image - image.mean(axis=(1, 2), keepdims=True)
-    window = np.outer(np.hanning(image.shape[1] + 2)[1:-1], np.hanning(image.shape[2] + 2)[1:-1]).astype(np.float32)
+    window = np.outer(_hann(image.shape[1]), _hann(image.shape[2])).astype(np.float32)
     total = np.zeros((image.shape[1], image.shape[2] // 2 + 1))
     for plane in image:
         spectrum = np.fft.rfft2(plane * window)
         total += spectrum.real**2 + spectrum.imag**2
     area: Floats = total / len(image) * (x_mm * y_mm) / float(np.square(window, dtype=np.float64).sum())
     return area
+
+
+def _hann(n: int) -> Floats:
+    """The window at the middle of each pixel: the same window in mm, however fine the pixels are."""
+    return np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
 
 
 @lru_cache(maxsize=32)

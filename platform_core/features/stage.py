@@ -9,6 +9,7 @@ import pyarrow.dataset as ds
 from platform_core import layout
 from platform_core.errors import UnreadableScan
 from platform_core.features import measure  # the module: it looks for families in this one too while it is imported
+from platform_core.features.acquisition import STATED
 from platform_core.imaging.usable import check_usable
 from platform_core.manifest.schemas import FEATURE
 from platform_core.manifest.stages import StageCount, Verdict, pending, record_stage, series_rows, transaction
@@ -33,7 +34,8 @@ def measure_shard(workspace: Workspace, site: str, keys: Sequence[str], *, recip
     """Write one row of features per series that has no answer yet.
 
     A series without a volume by this recipe is not counted: it is not yet due. Refused with a reason: a volume
-    that is missing, damaged, constant, too small, not finite or without a positive spacing.
+    that is missing, damaged, constant, too small, not finite, without a positive spacing, or whose axes are
+    not at right angles.
     """
     owed = set(pending(workspace, site, "feature", recipe=recipe))
     due = [key for key in keys if key in owed]
@@ -43,7 +45,7 @@ def measure_shard(workspace: Workspace, site: str, keys: Sequence[str], *, recip
         uri = volumes.get((series["series_key"], series["revision"]))
         if uri is None:
             continue
-        features, reason = _measure(workspace, uri, str(series["modality"] or ""))
+        features, reason = _measure(workspace, uri, series, is_native=recipe == layout.NATIVE)
         if reason is None:
             rows.append({key: series[key] for key in KEPT} | {"recipe": recipe, "run": run} | features)
         verdicts.append(Verdict(series_key=series["series_key"], revision=series["revision"], reason=reason))
@@ -52,8 +54,12 @@ def measure_shard(workspace: Workspace, site: str, keys: Sequence[str], *, recip
     return record_stage(workspace, site, "feature", verdicts, run=run, recipe=recipe)
 
 
-def _measure(workspace: Workspace, uri: str, modality: str) -> tuple[Row, str | None]:
-    """The features, or none and the reason."""
+def _measure(workspace: Workspace, uri: str, series: Row, *, is_native: bool) -> tuple[Row, str | None]:
+    """The features, or none and the reason.
+
+    The header says how the native volume was made. No recipe moves it, and told again it would be a
+    distance between sites that no recipe could close.
+    """
     try:
         volume = workspace.read_volume(uri).first()
         check_usable(volume)
@@ -61,7 +67,8 @@ def _measure(workspace: Workspace, uri: str, modality: str) -> tuple[Row, str | 
         return {}, error.reason
     except FileNotFoundError:
         return {}, "volume_missing"
-    return dict(measure.measure(volume, modality)), None
+    header = {name: series.get(name) for name in STATED} if is_native else {}
+    return dict(measure.measure(volume, str(series["modality"] or ""), header)), None
 
 
 def _volumes(workspace: Workspace, site: str, keys: Sequence[str], recipe: str) -> dict[tuple[str, int], str]:

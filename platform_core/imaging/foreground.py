@@ -18,8 +18,13 @@ def foreground(voxels: Voxels, modality: str) -> npt.NDArray[np.bool_]:
 
     CT: above -500 HU, which leaves the lungs out. Other modalities: above Otsu's threshold.
     """
-    threshold = BODY_HU if modality == "CT" else otsu_threshold(voxels)
+    threshold = threshold_of(voxels, modality)
     return np.zeros(voxels.shape, dtype=bool) if threshold is None else voxels > threshold
+
+
+def threshold_of(voxels: Voxels, modality: str) -> float | None:
+    """The value above which a voxel holds the patient; None where there is none, in a constant image."""
+    return BODY_HU if modality == "CT" else otsu_threshold(voxels)
 
 
 def foreground_values(voxels: Voxels, above: float | None = None) -> Voxels:

@@ -303,8 +303,11 @@ def _decoded(file: File) -> Voxels:
 
 
 def _header_facts(header: Header, n_files: int) -> dict[str, Any]:
-    names = "modality manufacturer scanner_model software kernel kvp repetition_time_ms echo_time_ms field_strength_t"
-    facts = {name: getattr(header, name) for name in (*names.split(), "body_part", "view", "transfer_syntax")}
+    names = (
+        "modality manufacturer scanner_model software kernel kvp exposure_mas repetition_time_ms echo_time_ms "
+        "flip_angle_deg field_strength_t pixel_bandwidth_hz slice_thickness_mm body_part view transfer_syntax"
+    )
+    facts = {name: getattr(header, name) for name in names.split()}
     stratum = stratum_of(
         header.modality,
         header.body_part,

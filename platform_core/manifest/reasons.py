@@ -44,6 +44,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "sheared": ("axes that are not at right angles", "correct it at the source"),
     "no_spacing": ("an axis without length", "correct it at the source"),
     "bad_spacing": ("a spacing that no scanner has", "correct it at the source"),
+    "bad_direction": ("axes of the grid that are no unit vectors at right angles", "correct it at the source"),
     # quarantined: identity
     "conflicting_copies": ("files of one instance with different pixels", "find out which is right, remove the other"),
     "conflicting_patients": ("files of one series with different patients", "correct it at the source"),

@@ -1,5 +1,7 @@
 """Rows of `core__feature`."""
 
+import math
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -24,13 +26,18 @@ def scan(seed: int) -> Volume:
     return Volume((hu + rng.normal(0, 10, hu.shape)).astype(np.int16), Geometry((1.0, 1.0, 2.0)))
 
 
-def arrive(workspace: Workspace, volumes: dict[str, Volume], modality: str | None = "CT") -> list[str]:
+def arrive(
+    workspace: Workspace,
+    volumes: dict[str, Volume],
+    modality: str | None = "CT",
+    header: dict[str, float] | None = None,
+) -> list[str]:
     rows: list[dict[str, Any]] = []
     for key, volume in volumes.items():
         uri = layout.volume_path("north", layout.NATIVE, key, 1)
         workspace.write_volume(uri, volume)
         identity = {"site": "north", "series_key": key, "revision": 1, "modality": modality, "stratum": "ct/chest"}
-        rows.append({**identity, "observed_on": date(2026, 1, 5), "volume_uri": uri})
+        rows.append({**identity, **(header or {}), "observed_on": date(2026, 1, 5), "volume_uri": uri})
     workspace.lake.append(layout.SERIES, rows_of(SERIES, rows), transaction=str(sorted(volumes)))
     return sorted(volumes)
 
@@ -98,3 +105,46 @@ def test_a_plain_image_without_modality_is_measured(workspace: Workspace) -> Non
     (row,) = rows(workspace, layout.FEATURE)
     assert row["spacing_x_mm"] is None
     assert row["q95_relative"] > 1
+
+
+def test_bad_scans_get_a_reason_each_and_no_table_a_nan(workspace: Workspace) -> None:
+    """A spacing or direction that is none cannot even be written; what can be read and is unusable has a reason."""
+    inside = np.zeros((3, 12, 12), np.float32)
+    inside[1, 4:8, 4:8] = 300
+    volumes = {
+        "2x2x1": Volume(np.arange(4, dtype=np.int16).reshape(1, 2, 2)),
+        "nan": Volume(np.where(np.arange(432).reshape(3, 12, 12) == 7, np.nan, inside).astype(np.float32)),
+        "infinite": Volume(np.where(np.arange(432).reshape(3, 12, 12) == 7, np.inf, inside).astype(np.float32)),
+        "no patient": Volume(np.random.default_rng(0).normal(-1000, 10, (3, 20, 20)).astype(np.int16)),
+        "good": scan(0),
+        "left-handed": replace(scan(1), geometry=Geometry((1.0, 1.0, 2.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, -1))),
+    }
+    measure_shard(workspace, "north", arrive(workspace, volumes), recipe=layout.NATIVE, run="r")
+    reasons = {row["series_key"]: row["reason"] for row in rows(workspace, layout.STAGE)}
+    assert reasons == {
+        "2x2x1": "too_small",
+        "nan": "not_finite",
+        "infinite": "not_finite",
+        "no patient": None,
+        "good": None,
+        "left-handed": None,
+    }
+    found = rows(workspace, layout.FEATURE)
+    assert {row["series_key"] for row in found} == {"good", "left-handed", "no patient"}
+    assert all(value is None or math.isfinite(value) for row in found for value in (row[name] for name in FEATURES))
+    nobody = next(row for row in found if row["series_key"] == "no patient")
+    assert (nobody["foreground_fraction"], nobody["q50_hu"], nobody["tissue_snr_ratio"]) == (None, None, None)
+
+
+def test_the_header_is_told_of_native_volumes_alone(workspace: Workspace) -> None:
+    """No recipe moves it: told again, it would be a distance between sites that none could close."""
+    header = {"slice_thickness_mm": 2.5, "kvp": 120.0, "exposure_mas": 0.0}
+    keys = arrive(workspace, {"a": scan(0)}, header=header)
+    harmonized(workspace, "a", scan(0))
+    for recipe in (layout.NATIVE, RECIPE):
+        measure_shard(workspace, "north", keys, recipe=recipe, run="r")
+    native, by_recipe = sorted(rows(workspace, layout.FEATURE), key=lambda row: row["recipe"] != layout.NATIVE)
+    assert (native["slice_thickness_mm"], native["kvp"], native["echo_time_ms"]) == (2.5, 120.0, None)
+    assert native["exposure_mas"] is None, "zero is how a scanner says that it does not know"
+    assert (by_recipe["slice_thickness_mm"], by_recipe["kvp"]) == (None, None)
+    assert by_recipe["q50_hu"] == native["q50_hu"]
