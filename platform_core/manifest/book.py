@@ -10,9 +10,9 @@ of it enters the workspace.
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from platform_core.errors import NoSuchPlace
@@ -43,6 +43,8 @@ class Entry:
     """Parts of that series it went into."""
     n_tries: int = 0
     """How often it was listed, and then not there to be read."""
+    instance: str = ""
+    """Pseudonym of the DICOM instance that was read from it; `Group` tells it of earlier reads."""
 
     @property
     def item(self) -> Item:
@@ -61,6 +63,10 @@ class Group:
     base: str
     pending: tuple[Entry, ...]
     done: tuple[Entry, ...]
+    instances: Mapping[str, str] = field(default_factory=dict)
+    """Content of every file ever read, and the instance that it showed."""
+    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Instance, and the parts that it went into, under whatever address and in whatever bytes it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +172,24 @@ class Book:
         with self._open() as db:
             pending = _entries(db, "WHERE base = ? AND NOT is_done ORDER BY address", (base,))
             done = _entries(db, "WHERE base = ? AND is_done ORDER BY address", (base,))
-        return Group(base, tuple(pending), tuple(done))
+            shown = db.execute("SELECT content, instance, parts FROM shown WHERE base = ?", (base,)).fetchall()
+        instances = {content: instance for content, instance, _ in shown}
+        parts = {instance: tuple(json.loads(parts)) for _, instance, parts in shown}
+        return Group(base, tuple(pending), tuple(done), instances, parts)
 
     # -- outcomes
 
     def settle(self, entries: Iterable[Entry], run: str, *, is_done: bool = True) -> None:
         """Note the outcome of files: `done`, or still pending because they wait."""
+        entries = list(entries)
         rows = [
             (e.address, e.n_bytes, e.modified_ns, e.arrival_key, e.content, e.base, json.dumps(e.parts), e.n_tries)
             for e in entries
         ]
+        shown = [(json.dumps(e.parts), e.base, e.instance, e.content) for e in entries if e.instance and e.parts]
         with self._open() as db:
+            db.executemany("UPDATE shown SET parts = ? WHERE base = ? AND instance = ?", [row[:3] for row in shown])
+            db.executemany("INSERT OR IGNORE INTO shown (parts, base, instance, content) VALUES (?, ?, ?, ?)", shown)
             db.executemany(
                 f"INSERT INTO file ({FILE}, run, is_done, changed_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT (address) DO UPDATE SET n_bytes = excluded.n_bytes, modified_ns = excluded.modified_ns, "

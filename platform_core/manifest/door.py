@@ -46,6 +46,10 @@ class Door:
         """Pseudonym of a whole series, as the door book groups files."""
         return self._pseudonym("series", site, series_uid)
 
+    def instance_key(self, site: str, sop_uid: str) -> str:
+        """Pseudonym of one DICOM instance, for the door book."""
+        return self._pseudonym("instance", site, sop_uid)
+
     def study_key(self, site: str, study_uid: str) -> str:
         """Pseudonym of one study."""
         return self._pseudonym("study", site, study_uid)

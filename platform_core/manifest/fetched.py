@@ -1,7 +1,7 @@
 """One fetched file, decoded as far as it goes, and the reading of those of one series."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from platform_core.dicom.header import VIEWS
 from platform_core.errors import UnreadableScan
@@ -30,7 +30,9 @@ def open_entry(place: Place, entry: Entry, data: bytes | UnreadableScan, room: R
         return Fetched(entry_of(place, entry.item, None, entry.base, entry), file, b"", is_listed)
     known = entry_of(place, entry.item, data, entry.base, entry) if is_listed else entry
     if place.source.holds == "dicom":
-        return Fetched(known, open_file(data, room), b"", is_listed)
+        file = open_file(data, room)
+        instance = "" if file.identity is None else place.door.instance_key(place.site, file.identity.sop_uid)
+        return Fetched(replace(known, instance=instance), file, b"", is_listed)
     return Fetched(known, File(), data, is_listed)
 
 

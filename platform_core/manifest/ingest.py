@@ -129,7 +129,7 @@ def _take_in(
     if not fetched:
         return
     reading = read_group(place, group.base, fetched, room, past, index)
-    parts = decide_parts(place, group.base, reading, fetched, present, index)
+    parts = decide_parts(place, group, reading, fetched, present, index)
     came.arrivals += ends_of(place, group.base, reading, fetched, parts)
     came.parts += [_store(place, part) for part in parts]
 

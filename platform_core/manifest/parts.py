@@ -1,7 +1,8 @@
 """The parts of a series as the manifest knows them: numbered, compared with what was there, and made into rows."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pyarrow.compute as pc
@@ -10,7 +11,7 @@ from platform_core import layout
 from platform_core.imaging.nifti import volume_sha256, voxels_sha256
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.arrivals import ACCEPTED, DUPLICATE, IGNORED, QUARANTINED, Arrival, Outcome
-from platform_core.manifest.book import Group
+from platform_core.manifest.book import Entry, Group
 from platform_core.manifest.door import Door
 from platform_core.manifest.fetched import Fetched, index_row
 from platform_core.manifest.index import ByFile, day_of
@@ -26,6 +27,7 @@ MANY_PARTS = 64
 class Present:
     """What `core__series` holds of one part."""
 
+    part: int
     revision: int
     geometry: str
     volume_sha256: str | None
@@ -46,24 +48,22 @@ class Decided:
 def present_parts(workspace: Workspace, door: Door, site: str, groups: Iterable[Group]) -> dict[str, Present]:
     """What `core__series` holds of the parts that these series may have; a part that lost its line in the book too."""
     keys = [door.part_key(group.base, part) for group in groups for part in _possible_parts(group)]
-    columns = ["series_key", "revision", "geometry", "volume_sha256", "n_files"]
+    columns = ["series_key", *(column.name for column in fields(Present))]
     where = (pc.field("site") == site) & pc.field("series_key").isin(keys)
     rows = workspace.lake.read(layout.SERIES, where, columns).to_pylist()
-    return {
-        row["series_key"]: Present(row["revision"], row["geometry"], row["volume_sha256"], row["n_files"])
-        for row in sorted(rows, key=lambda row: int(row["revision"]))
-    }
+    return {row.pop("series_key"): Present(**row) for row in sorted(rows, key=lambda row: int(row["revision"]))}
 
 
 def _possible_parts(group: Group) -> Iterator[int]:
     files = (*group.pending, *group.done)
-    known = max((part for entry in files for part in entry.parts), default=0)
+    numbers = [*(entry.parts for entry in files), *group.parts.values()]
+    known = max((part for parts in numbers for part in parts), default=0)
     yield from range(known + len(files) + MANY_PARTS)
 
 
 def decide_parts(
     place: Place,
-    base: str,
+    group: Group,
     reading: Reading,
     fetched: Sequence[Fetched],
     present: Mapping[str, Present],
@@ -72,10 +72,10 @@ def decide_parts(
     """Number the parts and see which are news; nothing is written."""
     decided = []
     n_parts = len(reading.parts)
-    for part, taken in zip(_numbers(reading, fetched), reading.parts, strict=True):
-        key = place.door.part_key(base, part)
-        voxels = None if taken.volume is None else voxels_sha256(taken.volume)
-        sha = None if taken.volume is None else volume_sha256(taken.volume, voxels)
+    hashes = [_hashes(taken.volume) for taken in reading.parts]
+    numbers = _numbers(_parts_before(group, reading, fetched), _parts_alike(place, group, hashes, present), group)
+    for part, taken, (sha, voxels) in zip(numbers, reading.parts, hashes, strict=True):
+        key = place.door.part_key(group.base, part)
         before = present.get(key)
         if before is not None and _is_same(before, taken, sha):
             decided.append(Decided(key, part, taken, before.revision, None))
@@ -96,6 +96,14 @@ def decide_parts(
     return decided
 
 
+def _hashes(volume: Volume | None) -> tuple[str | None, str | None]:
+    """Of the volume, and of its voxels alone."""
+    if volume is None:
+        return None, None
+    voxels = voxels_sha256(volume)
+    return volume_sha256(volume, voxels), voxels
+
+
 def _says_something(volume: Volume) -> bool:
     """A blank image equals every other blank one, which makes neither the copy of the other."""
     return bool(volume.voxels.min() != volume.voxels.max())
@@ -107,20 +115,41 @@ def _is_same(before: Present, taken: Taken, sha: str | None) -> bool:
     return sha is not None or before.n_files == taken.facts.get("n_files")
 
 
-def _numbers(reading: Reading, fetched: Sequence[Fetched]) -> list[int]:
-    """A number for each part: the one that most of its known files had, else the next free one."""
-    taken_numbers: set[int] = set()
-    numbers: list[int | None] = []
-    for taken in reading.parts:
-        votes = [number for index in taken.files for number in fetched[index].entry.parts]
-        free = [number for number in votes if number not in taken_numbers]
-        number = max(set(free), key=lambda n: (free.count(n), -n)) if free else None
-        numbers.append(number)
-        if number is not None:
-            taken_numbers.add(number)
-    used = taken_numbers | {number for file in fetched for number in file.entry.parts}
-    unused = (number for number in range(len(numbers) + len(used)) if number not in used)
-    return [next(unused) if number is None else number for number in numbers]
+def _parts_before(group: Group, reading: Reading, fetched: Sequence[Fetched]) -> list[list[int]]:
+    """The numbers under which the instances of each part were taken in; of a book that knows none, those of its files."""
+
+    def numbers(entry: Entry) -> tuple[int, ...]:
+        return group.parts.get(entry.instance, ()) if group.parts else entry.parts
+
+    return [[number for index in taken.files for number in numbers(fetched[index].entry)] for taken in reading.parts]
+
+
+def _parts_alike(
+    place: Place, group: Group, hashes: Sequence[tuple[str | None, str | None]], present: Mapping[str, Present]
+) -> list[list[int]]:
+    """The numbers of parts that hold the very volume already: a door book may be lost, or older than these numbers."""
+    same = defaultdict[str | None, list[tuple[str, int]]](list)
+    for key, before in present.items():
+        same[before.volume_sha256].append((key, before.part))
+    return [
+        [number for key, number in same.get(sha, []) if sha and key == place.door.part_key(group.base, number)]
+        for sha, _ in hashes
+    ]
+
+
+def _numbers(before: Sequence[Sequence[int]], alike: Sequence[Sequence[int]], group: Group) -> list[int]:
+    """A number for each part: the one that most of it had, else that of its equal, else the next free one."""
+    numbers: dict[int, int] = {}
+    taken: set[int] = set()
+    for votes in (before, alike):
+        for place, voted in enumerate(votes):
+            free = Counter(number for number in voted if number not in taken)
+            if place not in numbers and free:
+                numbers[place], _ = max(free.items(), key=lambda vote: (vote[1], -vote[0]))
+                taken.add(numbers[place])
+    used = taken.union(*before, *group.parts.values())
+    unused = (number for number in range(len(before) + len(used)) if number not in used)
+    return [numbers[place] if place in numbers else next(unused) for place in range(len(before))]
 
 
 def _series_row(place: Place, taken: Taken, fetched: Sequence[Fetched], index: ByFile | None) -> dict[str, Any]:

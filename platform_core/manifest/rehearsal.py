@@ -8,7 +8,7 @@ from platform_core.dicom.rules import glance
 from platform_core.errors import IdentityLeak
 from platform_core.imaging.nifti import encode_volume
 from platform_core.manifest.arrivals import arrival_row
-from platform_core.manifest.book import Entry
+from platform_core.manifest.book import Entry, Group
 from platform_core.manifest.canaries import CanaryScore, Passage, plant, quality_row, send_through
 from platform_core.manifest.fetched import open_entry, read_group
 from platform_core.manifest.index import ByFile
@@ -46,7 +46,7 @@ def _rehearse(place: Place, canary: Canary, index: ByFile | None) -> Passage:
         for entry, (_, data) in zip(entries, canary.files, strict=True)
     ]
     reading = read_group(place, base, fetched, room, {}, index)
-    parts = decide_parts(place, base, reading, fetched, {}, index)
+    parts = decide_parts(place, Group(base, (), ()), reading, fetched, {}, index)
     ends = ends_of(place, base, reading, fetched, parts)
     volumes = [encode_volume(part.taken.volume) for part in parts if part.taken.volume is not None]
     rows = [part.row for part in parts]

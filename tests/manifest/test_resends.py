@@ -9,6 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from platform_core import layout
+from platform_core.manifest.door import open_door
 from platform_core.manifest.quarantine import replay
 from platform_core.manifest.stages import current_series
 from platform_core.manifest.workspace import Workspace
@@ -51,3 +52,33 @@ def test_parts_keep_their_keys_when_a_series_is_decided_on_again(
     ingest(north)
     assert images(north) == before
     assert len(north.lake.read(layout.SERIES)) == 3
+
+
+def test_parts_keep_their_keys_when_their_files_come_again_under_other_names(
+    north: Workspace, folder: Path, radiograph: Radiograph, ingest: Ingest
+) -> None:
+    """As when an archive numbers its files anew, because one more sorts before them."""
+    for n in (2, 3):
+        save(folder / f"IM{n - 1}", radiograph(n))
+    ingest(north)
+    before = images(north)
+    for n in (1, 2, 3):
+        save(folder / f"IM{n}", radiograph(n, StudyDescription="corrected"))
+    ingest(north)
+    after = images(north)
+    assert {key: after[key] for key in before} == before
+    assert len(after) == 3
+
+
+def test_parts_keep_their_keys_when_the_door_book_is_lost(
+    north: Workspace, folder: Path, radiograph: Radiograph, ingest: Ingest
+) -> None:
+    for n in (2, 1):
+        save(folder / str(n), radiograph(n))
+        ingest(north)
+    before = images(north)
+    for file in open_door(north).home.glob("north.sqlite*"):
+        file.unlink()
+    ingest(north)
+    assert images(north) == before
+    assert len(north.lake.read(layout.SERIES)) == 2

@@ -26,6 +26,15 @@ CREATE INDEX IF NOT EXISTS file_of_run ON file (run);
 CREATE INDEX IF NOT EXISTS file_of_arrival ON file (arrival_key);
 CREATE INDEX IF NOT EXISTS file_to_take_in ON file (base) WHERE NOT is_done;
 
+-- what the bytes of a file of a series showed: an instance, and the parts that it went into
+CREATE TABLE IF NOT EXISTS shown (
+    base TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    content TEXT NOT NULL,
+    parts TEXT NOT NULL,
+    PRIMARY KEY (base, instance, content)
+) WITHOUT ROWID;
+
 -- series that a run is to take in together
 CREATE TABLE IF NOT EXISTS shard (name TEXT PRIMARY KEY, bases TEXT NOT NULL) WITHOUT ROWID;
 
