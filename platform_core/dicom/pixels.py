@@ -50,8 +50,9 @@ def decode(scan: Scan) -> Voxels:
         raise UnreadableScan("modality_lut", "a table, not a slope and intercept, gives the values their meaning")
     if scan.elements.place("PixelData") is None:
         raise UnreadableScan("no_pixels", "the file ends before its pixels, or has none")
-    syntax = UID(header.transfer_syntax)
-    stored = _compressed(scan) if syntax.is_transfer_syntax and syntax.is_encapsulated else _plain(scan)
+    if not header.transfer_syntax:
+        raise UnreadableScan("undecodable", "the transfer syntax is in no register, so nobody knows the byte order")
+    stored = _compressed(scan) if UID(header.transfer_syntax).is_encapsulated else _plain(scan)
     if header.photometric == "MONOCHROME1" and header.is_projection:
         stored = _inverted(stored, header)
     return _tiles(stored[0], header) if header.n_tiles else stored

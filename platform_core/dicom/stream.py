@@ -14,12 +14,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.uid import UID_dictionary
 
 from platform_core.errors import UnreadableScan
 
 PREFIX = b"DICM"
 META_START = 132
 DEFLATED, BIG_ENDIAN, IMPLICIT = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2"
+REGISTERED = frozenset(uid for uid, facts in UID_dictionary.items() if facts[1] == "Transfer Syntax")
 TRANSFER_SYNTAX, PIXEL_DATA = 0x00020010, 0x7FE00010
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF
@@ -72,6 +74,7 @@ class Elements:
     """By tag, as in `Place`: a plain tuple costs a third of a named one, and there are a hundred to a file."""
     coding: Coding
     transfer_syntax: str = ""
+    """Registered (PS3.6 annex A), or empty: the field may hold any text, and a private syntax any byte order."""
     is_cut: bool = False
     """The bytes end before the elements do."""
 
@@ -122,7 +125,8 @@ def read_elements(data: bytes, *, last: int = LAST) -> Elements:
     found: dict[int, tuple[bytes, int, int]] = meta
     if not is_cut:
         _, is_cut = _walk(data, at, len(data), coding, found, last=last)
-    return Elements(data, found, coding, syntax or _usual_syntax(coding), is_cut)
+    syntax = syntax or _usual_syntax(coding)
+    return Elements(data, found, coding, syntax if syntax in REGISTERED else "", is_cut)
 
 
 @lru_cache(maxsize=1024)

@@ -115,6 +115,39 @@ def test_missing_pixels_are_never_made_up(syntax: str) -> None:
     assert reason_of(stored_in, data) == "truncated"
 
 
+# --- transfer syntax ---------------------------------------------------------------------------
+
+
+UNREGISTERED = {
+    "private, of another byte order": "1.2.840.113619.5.2",
+    "a name": "MUSTERMANN^ERIKA^19",
+    "a class": "1.2.840.10008.5.1.4.1.1.2",
+    "beyond the register": "1.2.840.10008.1.2.4.999",
+}
+
+
+@pytest.mark.parametrize("syntax", UNREGISTERED.values(), ids=UNREGISTERED)
+def test_pixels_of_an_unregistered_transfer_syntax_are_refused(syntax: str) -> None:
+    """Nobody knows their byte order; read as little endian they would be wrong and look right."""
+    assert reason_of(stored_in, in_syntax(syntax)) == "undecodable"
+
+
+@pytest.mark.parametrize("syntax", UNREGISTERED.values(), ids=UNREGISTERED)
+def test_the_header_names_registered_transfer_syntaxes_alone(syntax: str) -> None:
+    assert open_scan(in_syntax(syntax)).header.transfer_syntax == ""
+    assert open_scan(in_syntax(EXPLICIT)).header.transfer_syntax == EXPLICIT
+
+
+def in_syntax(stated: str) -> bytes:
+    """An explicit little-endian file that states this transfer syntax."""
+    how = depth(16, 16)
+    dataset = corpus.dataset_of(corpus.noise(SIZE, how), how)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.3." + "4" * (len(stated) - 6))
+    out = BytesIO()
+    dataset.save_as(out, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    return out.getvalue().replace(dataset.file_meta.TransferSyntaxUID.encode(), stated.encode())
+
+
 # --- colour ------------------------------------------------------------------------------------
 
 
