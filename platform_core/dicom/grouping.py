@@ -3,7 +3,7 @@
 Files of one series that differ in series number, matrix, echo, b-value, stack, kernel or
 quantity (phase beside magnitude) are different volumes. So are slices in different
 directions, if every direction has at least two; else the geometry verdict calls the whole
-part `mixed_orientation`.
+part `mixed_orientation`. Of radiographs each file is a part.
 """
 
 from collections import defaultdict
@@ -46,7 +46,7 @@ def _kind(plane: Plane) -> tuple[object, ...]:
     header, frame = plane.header, plane.frame
     shape = (plane.origin, header.modality, header.n_rows, header.n_columns, header.photometric, header.n_samples)
     if header.is_projection:
-        return (*shape, frame.instance, plane.file)
+        return (*shape, plane.file)
     b_value = None if frame.b_value is None else round(frame.b_value)
     return (*shape, header.series_number, header.kernel, frame.echo, b_value, frame.stack, frame.kind)
 

@@ -41,11 +41,14 @@ def decode(scan: Scan) -> Voxels:
     May be a read-only view of the file's bytes.
 
     Raises:
-        UnreadableScan: `colour`, `modality_lut`, `no_pixels`, `truncated`, `bits`, `too_large` or `undecodable`.
+        UnreadableScan: `colour`, `radiograph_frames`, `modality_lut`, `no_pixels`, `truncated`, `bits`, `too_large` or
+            `undecodable`.
     """
     header = scan.header
     if header.n_samples != 1 or header.photometric not in GREY:
         raise UnreadableScan("colour", "expected one grey value per pixel, found a colour image")
+    if header.is_projection and len(header.frames) > 1:
+        raise UnreadableScan("radiograph_frames", f"{len(header.frames)} frames, where a radiograph has one")
     if scan.elements.items("ModalityLUTSequence"):
         raise UnreadableScan("modality_lut", "a table, not a slope and intercept, gives the values their meaning")
     if scan.elements.place("PixelData") is None:

@@ -68,6 +68,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "slice_spacing_unknown": ("one slice of unknown thickness", "correct it at the source"),
     "multi_frame": ("several frames, and nothing that places them", "correct it at the source; it is never invented"),
     "frame_count": ("more or fewer frames than are described", "send it again"),
+    "radiograph_frames": ("a radiograph of several frames, such as breast tomosynthesis", "nothing: not measured here"),
     "mosaic": ("a Siemens mosaic without the header that places its slices", "send it with private elements"),
     # quarantined: what a source must not open
     "link_leads_out": ("a link to something outside the folder", "copy the file in"),

@@ -30,7 +30,7 @@ AT = datetime(2101, 1, 1, tzinfo=UTC)
 GREY = depth(12, 16)
 STEP_MM = 3.0
 MANY_PARTS = 8
-ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+ENHANCED_CT, TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.13.1.3"
 REPORT, SCREEN = "1.2.840.10008.5.1.4.1.1.88.67", "1.2.840.10008.5.1.4.1.1.7"
 
 Files = dict[str, bytes]
@@ -112,6 +112,10 @@ CASES: dict[str, Callable[[str], Files]] = {
     "sent again": lambda c: {f"{k}{copy}": slice_of(c, k, seed=k + 1) for k in range(4) for copy in "ab"},
     "nothing tells time": lambda c: twice(c, {}, {}),
     "radiographs": lambda c: {str(k): slice_of(c, k, Modality=m, **NOWHERE) for k, m in enumerate(("DX", "CR"))},
+    "tomosynthesis": lambda c: {
+        "a": enhanced_of(c, range(6), Modality="MG", SOPClassUID=TOMOSYNTHESIS),
+        "b": slice_of(c, 0, Modality="MG", **NOWHERE),
+    },
 }
 
 
@@ -283,3 +287,10 @@ def test_radiographs_are_images_of_their_own(taken: Taken) -> None:
         ("DX", "plain", 1, 1),
     ]
     assert taken.ends("radiographs") == [("accepted", None)] * 2
+
+
+def test_radiographs_of_several_frames_are_one_refused_part(taken: Taken) -> None:
+    """Its slices are no radiographs of their own, and no volume to measure beside radiographs."""
+    rows = taken.parts("tomosynthesis")
+    assert sorted((row["geometry"], row["n_files"]) for row in rows) == [("plain", 1), ("radiograph_frames", 1)]
+    assert sorted(taken.ends("tomosynthesis")) == [("accepted", None), ("quarantined", "radiograph_frames")]
