@@ -26,6 +26,8 @@ COVERED = 0.8
 N_SLICES, CENTRAL = 12, 0.8
 """Slices per volume that are looked at, evenly over the central share of z."""
 MIN_PATCHES = 8
+MIN_VOLUMES = 3
+"""Of one or two scans nobody can say what is the kernel's and what the patient's."""
 FLAT = 0.2
 """Share of the squares, those with the least power from `FLAT_FROM` on, that are taken for noise and nothing else."""
 FLAT_FROM = 0.1
@@ -73,14 +75,14 @@ def learn_spectrum(settings: BandGain, sample: Sequence[Volume], reference: Lear
     Returns:
         `site` and `target`: `frequency_per_mm` (cycles/mm, increasing), `log_power` and `log_noise` (ln of
         intensity^2 mm^2) and `log_power_se` (standard error over patients), equally long. `site` and `target` are
-        equal at the reference, and empty (no gain) if no volume tells anything.
+        equal at the reference, and empty (no gain) if fewer than three volumes tell anything.
 
     Source:
         Gallardo-Estrella et al. 2016, Eur. Radiol., doi:10.1007/s00330-015-3824-y: band energies brought to
         a reference's, there scan by scan and without regard to noise. Per site, signal and noise apart, is ours.
     """
     spectra = [spectrum for volume in sample if (spectrum := _spectrum(settings, volume)) is not None]
-    site = _typical(spectra, 1 / settings.patch_mm) if spectra else {}
+    site = _typical(spectra, 1 / settings.patch_mm) if len(spectra) >= MIN_VOLUMES else {}
     target = (reference or {}).get("target") or site
     return {"site": site, "target": target}
 

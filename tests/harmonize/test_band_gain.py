@@ -208,8 +208,8 @@ def test_a_finger_can_be_learned_from_with_smaller_squares() -> None:
     finger = np.full((6, 40, 40), -1000.0)
     finger[:, 12:28, 12:28] = rng.normal(50, 10, (6, 16, 16))
     volume = Volume(finger.astype(np.float32), Geometry((1.0, 1.0, 1.0)))
-    assert learn_spectrum(CT, [volume], None)["site"] == {}
-    small = learn_spectrum(BandGain(foreground_above=-500.0, patch_mm=8), [volume], None)
+    assert learn_spectrum(CT, [volume] * 3, None)["site"] == {}
+    small = learn_spectrum(BandGain(foreground_above=-500.0, patch_mm=8), [volume] * 3, None)
     assert small["site"]["log_noise"] == pytest.approx([np.log(100)] * 3, abs=1)
 
 
@@ -220,6 +220,12 @@ def test_where_nothing_was_seen_nothing_is_done(reference: Learned) -> None:
     volume = scan(500, SHARP)
     assert np.array_equal(apply_gain(volume, CT, learned).voxels, volume.voxels)
     assert learn_spectrum(CT, [], None) == {"site": {}, "target": {}}
+
+
+def test_one_or_two_scans_teach_nothing(reference: Learned) -> None:
+    """Their spectra are those of the patients as much as of the kernel."""
+    assert learn_spectrum(CT, site(SOFT, 100)[:2], reference)["site"] == {}
+    assert learn_spectrum(CT, site(SOFT, 100)[:3], reference)["site"] != {}
 
 
 def test_a_spoilt_volume_does_not_move_what_is_learned(reference: Learned) -> None:
