@@ -17,6 +17,8 @@ Positive = Annotated[int, Field(gt=0, le=1000)]
 
 MIN_ALONG = 16
 """Voxels that the coarse grid keeps along an axis, where the scan has them: its splines need a few."""
+MIN_SLICES = 3
+"""Fewer slices are averaged: N4's splines swing between the two ends of an axis that has nothing between them."""
 MIN_FOREGROUND = 64
 """Voxels of foreground on the coarse grid, below which shading cannot be told from anatomy. Ours."""
 
@@ -41,7 +43,7 @@ def remove_bias_field(volume: Volume, settings: BiasField, learned: Learned) -> 
     """Divide by the field that N4 finds in the foreground on a coarse grid.
 
     The field has the geometric mean 1 over the foreground, so a scan keeps its scale. It is positive: zero stays
-    zero and signs stay. A scan of one slice is corrected in two dimensions.
+    zero and signs stay. A scan of one or two slices is corrected in two dimensions.
 
     Args:
         volume: Still volume (z, y, x) with geometry, MR magnitudes.
@@ -73,7 +75,8 @@ def remove_bias_field(volume: Volume, settings: BiasField, learned: Learned) -> 
 
 def _factors(shape: tuple[int, ...], spacing_mm: tuple[float, ...], wanted_mm: float) -> list[int]:
     """Voxels along (z, y, x) that become one."""
-    return [max(1, min(round(wanted_mm / mm), n // MIN_ALONG)) for n, mm in zip(shape, spacing_mm, strict=True)]
+    factors = [max(1, min(round(wanted_mm / mm), n // MIN_ALONG)) for n, mm in zip(shape, spacing_mm, strict=True)]
+    return [shape[0] if shape[0] < MIN_SLICES else factors[0], *factors[1:]]
 
 
 def _block_means(voxels: Voxels, factors: list[int]) -> Floats:

@@ -4,7 +4,7 @@ For brains without skull and scalp: fat is brighter than white matter on T1, and
 """
 
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import pi, sqrt
 from typing import Annotated, Literal
 
 import numpy as np
@@ -27,6 +27,8 @@ SIGNIFICANT = 0.2
 """A peak lower than this share of the highest is no tissue class of a whole brain. Ours."""
 PROMINENT = 0.02
 """A peak that rises less than this share of the highest above the valley beside it is a ripple. Ours."""
+CHANCE = 4.0
+"""Nor is it a peak if it rises less than this many standard errors of the density at the highest. Ours."""
 ROUNDING = 1 / sqrt(12)
 """Standard deviation that rounding to whole steps alone gives, in steps: that of a uniform variable."""
 
@@ -47,8 +49,9 @@ def white_stripe(volume: Volume, settings: WhiteStripe, learned: Learned) -> Vol
     """Subtract the mean of the white stripe and divide by its standard deviation.
 
     The stripe is those voxels of the foreground whose rank is within `width` of that of white matter's
-    peak. Gain and offset go. Lesions take no part, so they keep their contrast to white matter. The spread
-    counts as no less than what rounding to grey levels gives, so that coarse scans are not blown up.
+    peak. Gain and offset go. Lesions take no part, but as they add to the foreground they widen the
+    stripe: by about their share of it. The spread counts as no less than what rounding to grey levels gives,
+    so that coarse scans are not blown up.
 
     Args:
         volume: Still volume (z, y, x) of a brain, any unit.
@@ -94,22 +97,25 @@ def _white_matter(sample: Floats, threshold: float, grey_level: float, contrast:
     """The value of white matter's peak in the smoothed histogram of an ordered foreground."""
     from scipy.signal import find_peaks
 
-    middles, density = _smooth_histogram(sample, threshold, grey_level)
+    middles, density, error = _smooth_histogram(sample, threshold, grey_level)
     highest = density.max()
-    peaks, _ = find_peaks(density, height=SIGNIFICANT * highest, prominence=PROMINENT * highest)
+    least = max(PROMINENT * highest, CHANCE * error)
+    peaks, _ = find_peaks(density, height=SIGNIFICANT * highest, prominence=least)
     if len(peaks) == 0:
         raise UnreadableScan("no_tissue_peak", "the histogram of the foreground has no peak")
     found = {"t1": peaks[-1], "pd": peaks[0]}.get(contrast, peaks[np.argmax(density[peaks])])
     return float(middles[found])
 
 
-def _smooth_histogram(sample: Floats, threshold: float, grey_level: float) -> tuple[Floats, Floats]:
-    """Middles of bins and a Gaussian kernel density, at least a grey level wide.
+def _smooth_histogram(sample: Floats, threshold: float, grey_level: float) -> tuple[Floats, Floats, float]:
+    """Middles of bins, counts smoothed by a Gaussian at least a grey level wide, and their greatest standard error.
 
-    Mirrored at the threshold, where the foreground is cut and not at its end; so the cut makes no peak.
+    Mirrored at the lower end, which is a cut through what lies around the threshold: so the cut makes no peak.
+    The greatest value is left out, since a clipped or saturated scan has a pile there.
 
     Source:
-        Width: Silverman 1986, Density Estimation for Statistics and Data Analysis, equation 3.31.
+        Width: Silverman 1986, Density Estimation for Statistics and Data Analysis, equation 3.31. Error: Poisson
+        counts weighted by a Gaussian of `sigma` bins, whose squares sum to 1 / (2 sqrt(pi) sigma).
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -118,9 +124,12 @@ def _smooth_histogram(sample: Floats, threshold: float, grey_level: float) -> tu
     spread = min(s for s in (float(sample.std()), float(np.ptp(quarters)) / 1.34) if s > 0)
     width = max(0.9 * spread * n**-0.2, grey_level)
     end = sample[int(BRIGHTEST * (n - 1))] + 4 * width
-    counts, edges = np.histogram(sample, bins=N_BINS, range=(threshold, end))
+    start = max(threshold, sample[0] - grey_level / 2)
+    unclipped = sample[: np.searchsorted(sample, sample[-1])]
+    counts, edges = np.histogram(unclipped, bins=N_BINS, range=(start, end))
     sigma = max(width / (edges[1] - edges[0]), 2.0)
-    return (edges[:-1] + edges[1:]) / 2, gaussian_filter1d(counts.astype(np.float64), sigma, mode="reflect")
+    density = gaussian_filter1d(counts.astype(np.float64), sigma, mode="reflect")
+    return (edges[:-1] + edges[1:]) / 2, density, sqrt(density.max() / (2 * sqrt(pi) * sigma))
 
 
 def _about(ordered: Voxels, rank: float, width: float) -> Voxels:
