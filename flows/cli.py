@@ -242,6 +242,27 @@ def passport(site: str, workspace: Where = ".") -> None:
     typer.echo(f"Wrote {here.uri}/{write_passport(here, site, at=clock.now())}")
 
 
+@app.command()
+def receipt(
+    site: Annotated[str, typer.Argument(help="A hospital that runs a model.")],
+    workspace: Where = ".",
+) -> None:
+    """Try the recipe that a site runs, step by step, on its scans as they are now, and write the page."""
+    from platform_core import clock
+    from platform_core.report.receipt import write_receipt
+    from platform_core.trial.onboard import try_served_recipes
+
+    here, at = _open(workspace), clock.now()
+    here.site(site)
+    trials = try_served_recipes(here, site, run=clock.new_run(at))
+    if not trials:
+        _fail(f"{site} runs no recipe yet; `sitedrift run` gives it one once there is a champion", NEEDS_A_PERSON)
+    for one in (step for tried in trials for step in tried.receipts):
+        typer.echo(one.because)
+    typer.echo(f"Wrote {here.uri}/{write_receipt(here, site, at=at)}")
+    raise typer.Exit(NEEDS_A_PERSON if any(tried.refused for tried in trials) else DONE)
+
+
 @quarantine_app.command("list")
 def quarantine_list(workspace: Where = ".", as_json: AsJson = False) -> None:
     """What is held back, by site and reason."""

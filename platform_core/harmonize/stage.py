@@ -130,14 +130,24 @@ def load_recipe(workspace: Workspace, recipe_id: str) -> FittedRecipe:
 
     Raises:
         UnknownName: If there is none; lists those that exist.
+        BadSetting: If this installation cannot repeat it.
+    """
+    return FittedRecipe.from_json(written_recipe(workspace, recipe_id))
+
+
+def written_recipe(workspace: Workspace, recipe_id: str) -> str:
+    """The fitted recipe of this id as it was written: JSON, a list of `harmonizer`, `settings` and `learned`.
+
+    Raises:
+        UnknownName: If there is none; lists those that exist.
     """
     if recipe_id == layout.NATIVE:
-        return FittedRecipe(())
+        return "[]"
     rows = workspace.lake.read(layout.RECIPE, ds.field("recipe") == recipe_id).to_pylist()
     if not rows:
         known = workspace.lake.read(layout.RECIPE, columns=["recipe"]).column("recipe").to_pylist()
         raise UnknownName("recipe", recipe_id, sorted({layout.NATIVE, *known}))
-    return FittedRecipe.from_json(rows[0]["steps"])
+    return str(rows[0]["steps"])
 
 
 def latest_recipe(workspace: Workspace, site: str, target: str) -> FittedRecipe:

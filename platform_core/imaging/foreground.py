@@ -16,7 +16,8 @@ MAX_SAMPLE = 200_000
 def foreground(voxels: Voxels, modality: str) -> npt.NDArray[np.bool_]:
     """True where a voxel holds the patient, same axes as `voxels`; all False for a constant image.
 
-    CT: above -500 HU, which leaves the lungs out. Other modalities: above Otsu's threshold.
+    CT: above -500 HU, which leaves the lungs out; where a window has cut off all that is lower, above the lowest value.
+    Other modalities: above Otsu's threshold.
     """
     threshold = threshold_of(voxels, modality)
     return np.zeros(voxels.shape, dtype=bool) if threshold is None else voxels > threshold
@@ -24,7 +25,7 @@ def foreground(voxels: Voxels, modality: str) -> npt.NDArray[np.bool_]:
 
 def threshold_of(voxels: Voxels, modality: str) -> float | None:
     """The value above which a voxel holds the patient; None where there is none, in a constant image."""
-    return BODY_HU if modality == "CT" else otsu_threshold(voxels)
+    return max(BODY_HU, float(voxels.min())) if modality == "CT" else otsu_threshold(voxels)
 
 
 def foreground_values(voxels: Voxels, above: float | None = None) -> Voxels:

@@ -58,6 +58,46 @@ def scores(samples: Sequence[Row], prevalences: Mapping[str, Estimate], *, assum
     return _finish(figure, n_rows=len(samples))
 
 
+def ladder(rows: Sequence[tuple[str, Sequence[float | None]]], *, states: Sequence[str]) -> str:
+    """One row per feature; a mark for its distance at every state, from hollow grey to filled, a line joins them."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    names = [name for name, _ in reversed(rows)]
+    for name, values in rows:
+        known = [value for value in values if value is not None]
+        joined = go.Scatter(x=[min(known), max(known)], y=[name, name], mode="lines", hoverinfo="skip",
+                            line={"color": "rgba(140,147,156,0.5)", "width": 2}, showlegend=False)  # fmt: skip
+        figure.add_trace(joined)
+    for number, state in enumerate(states):
+        marks = go.Scatter(
+            x=[values[number] for _, values in reversed(rows)],
+            y=names,
+            mode="markers",
+            name=state,
+            marker=_mark(number, len(states)),
+            hovertemplate=f"%{{y}}: %{{x:.2f}}<extra>{state}</extra>",
+        )
+        figure.add_trace(marks)
+    figure.update_xaxes(title_text="KS distance to the reference", range=[-0.03, 1.03])
+    figure.update_yaxes(categoryorder="array", categoryarray=names)
+    text = _finish(figure, n_rows=len(rows), row_px=22)
+    shown: dict[str, Any] = json.loads(text)
+    shown["layout"] |= {"showlegend": True, "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}}
+    shown["layout"]["margin"]["t"] = 44
+    return json.dumps(shown)
+
+
+def _mark(number: int, n_states: int) -> dict[str, Any]:
+    """The first state is a hollow circle, the last a filled one, those between have shapes of their own."""
+    shapes = ("square", "diamond", "triangle-up", "cross", "star", "hexagon")
+    if number == 0:
+        return {"symbol": "circle-open", "size": 10, "color": COLOURS["reference"], "line": {"width": 2}}
+    if number == n_states - 1:
+        return {"symbol": "circle", "size": 10, "color": COLOURS["latest"]}
+    return {"symbol": shapes[(number - 1) % len(shapes)], "size": 8, "color": COLOURS["earlier"]}
+
+
 def _add_ridge(figure: "go.Figure", sample: Row, column: int) -> None:
     import plotly.graph_objects as go
 
@@ -112,9 +152,9 @@ def _span(sides: Sequence[Sequence[Row]]) -> list[float]:
     return [low - pad, high + pad]
 
 
-def _finish(figure: "go.Figure", *, n_rows: int) -> str:
+def _finish(figure: "go.Figure", *, n_rows: int, row_px: int = ROW_PX) -> str:
     figure.update_layout(
-        height=EDGES_PX + 24 + ROW_PX * max(n_rows, 2),
+        height=EDGES_PX + 24 + row_px * max(n_rows, 2),
         margin={"l": 8, "r": 14, "t": 26, "b": 44},
         showlegend=False,
         violingap=0,

@@ -10,13 +10,14 @@ from platform_core.queries import load
 from platform_core.report.fleet import shift_table
 from platform_core.report.fleet_rows import SiteSummary, findings_of, fleet_rows
 from platform_core.report.page import write_page
+from platform_core.report.receipt import write_receipt
 
 HERE = "platform_core.report"
 MOST_ROWS = 20
 
 
 def write_passport(workspace: Workspace, site: str, *, at: datetime) -> str:
-    """Write a site's onboarding page; returns its path in the workspace.
+    """Write a site's onboarding page, and its receipt beside it; returns its path in the workspace.
 
     Args:
         workspace: What it is about, and where it is written.
@@ -39,8 +40,14 @@ def write_passport(workspace: Workspace, site: str, *, at: datetime) -> str:
         row=summary,
         n_more=MOST_ROWS,
         distance=_distance(workspace, summary),
+        receipt=_file_name(write_receipt(workspace, site, at=at)),
         **_tables(workspace, site),
     )
+
+
+def _file_name(path: str | None) -> str | None:
+    """Of a page in the same folder."""
+    return path and path.rpartition("/")[2]
 
 
 def _tables(workspace: Workspace, site: str) -> Mapping[str, list[dict[str, Any]]]:

@@ -169,6 +169,8 @@ def _embedding_row(inputs: Inputs, made: Comparisons) -> list[dict[str, Any]]:
         "feature": "embedding",
         "statistic": "mmd",
         "value": made.embedding.value,
+        "low": made.embedding.low,
+        "high": made.embedding.high,
         "evidence": made.embedding.p,
         "n_current": len(inputs.scores or ()),
         "n_reference": len(inputs.reference_scores or ()),

@@ -9,7 +9,7 @@ from platform_core.learn.registry import champion
 from platform_core.manifest.serving import Serving, change_serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
-from platform_core.trial.recipe_trial import fit_tried_recipe
+from platform_core.trial.recipe_trial import RecipeTrial, fit_tried_recipe, try_recipe
 from platform_core.trial.trial_rows import keep_trial
 
 FEWEST_SERIES = 10
@@ -62,6 +62,20 @@ def ensure_serving(workspace: Workspace, site: str, target: str, *, run: str, at
         return None
     first = Serving(site=site, target=target, model=best.name, recipe=recipe, calibration=best.calibration, epoch=-1)
     return change_serving(workspace, first, decision_key=None, at=at, run=run)
+
+
+def try_served_recipes(workspace: Workspace, site: str, *, run: str) -> list[RecipeTrial]:
+    """Try what the site runs for each target on its sound scans, and keep what was measured."""
+    source = {name: target.source_site for name, target in workspace.settings.target.items()}
+    servings = [current_serving(workspace, site, target) for target in source if source[target] != site]
+    trials = [
+        try_recipe(workspace, site, serving.target, serving.recipe, sound_series(workspace, site, serving.target))
+        for serving in servings
+        if serving is not None and serving.recipe != layout.NATIVE
+    ]
+    for tried in trials:
+        keep_trial(workspace, tried, run=run)
+    return trials
 
 
 def _first_recipe(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> str | None:

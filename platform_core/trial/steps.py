@@ -329,9 +329,13 @@ def _gained(was: _Signal, now: _Signal) -> Estimate:
 
 
 def _interval(drawn: Reals) -> Estimate:
-    """The first is the value, the others are resamples."""
-    low, high = np.nanpercentile(drawn[1:], [2.5, 97.5])
-    return Estimate(float(drawn[0]), float(low), float(high))
+    """The first is the value, the others are resamples.
+
+    A distance of two resamples is greater than that of the samples, so their spread is laid about the value.
+    """
+    value = float(drawn[0])
+    low, middle, high = np.nanpercentile(drawn[1:], [2.5, 50, 97.5])
+    return Estimate(value, value - float(middle - low), value + float(high - middle))
 
 
 def _each(rows: Reals) -> list[str]:

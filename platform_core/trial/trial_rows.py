@@ -5,6 +5,7 @@
 A statistic that ends with `_change` tells the state less the one before it.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.harmonize.stage import load_recipe
+from platform_core.harmonize.stage import written_recipe
 from platform_core.manifest.schemas import SHIFT
 from platform_core.manifest.stages import transaction
 from platform_core.manifest.workspace import Workspace
@@ -80,7 +81,7 @@ def _trial(workspace: Workspace, recipe: str, rows: list[Row]) -> RecipeTrial:
         named = row["feature"], row["statistic"].removesuffix(CHANGE)
         kind.setdefault(int(row["recipe"].partition("#")[2]), {})[named] = _estimate(row)
     first = rows[0]
-    steps = [one.step.harmonizer.name for one in load_recipe(workspace, recipe).steps]
+    steps = [one["harmonizer"] for one in json.loads(written_recipe(workspace, recipe))]
     return RecipeTrial(
         site=first["site"],
         recipe=recipe,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from platform_core.errors import EmptySample
-from platform_core.shift.mmd import mmd_test
+from platform_core.shift.mmd import _kernel, _mmd_squared, mmd_test
 
 
 def test_value_follows_the_formula_of_gretton() -> None:
@@ -47,3 +47,24 @@ def test_constant_embeddings_are_no_difference() -> None:
 def test_one_row_is_too_few() -> None:
     with pytest.raises(EmptySample):
         mmd_test(np.ones((20, 3)), np.ones((1, 3)))
+
+
+def test_the_interval_is_that_of_leaving_one_patient_out() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(12, 3)), rng.normal(size=(9, 3)) + 0.5
+    kernel, is_current = _kernel(np.vstack([x, y])), np.arange(21) >= 12
+    variance = 0.0
+    for group in (~is_current, is_current):
+        kept = [np.delete(np.arange(21), row) for row in np.flatnonzero(group)]
+        values = np.array([_mmd_squared(kernel[np.ix_(rows, rows)], is_current[rows][None])[0] for rows in kept])
+        variance += (len(values) - 1) / len(values) * float(((values - values.mean()) ** 2).sum())
+    found = mmd_test(x, y)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * np.sqrt(variance))
+
+
+def test_the_interval_holds_the_spread_of_the_statistic() -> None:
+    drawn = [
+        mmd_test(r.normal(size=(60, 8)), r.normal(0.4, 1, size=(60, 8))) for r in map(np.random.default_rng, range(100))
+    ]
+    widths = [(test.high - test.low) / (2 * 1.96) for test in drawn]
+    assert np.mean(widths) == pytest.approx(np.std([test.value for test in drawn]), rel=0.25)

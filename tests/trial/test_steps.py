@@ -48,7 +48,7 @@ def scan(
     """A body that is 25 HU denser in the sick; drawn in mm, so any spacing shows the same patient."""
     rng = np.random.default_rng(seed)
     n = round(48 / spacing_mm)
-    z, y, x = np.mgrid[:6, :n, :n].astype(np.float64)
+    _, y, x = np.mgrid[:6, :n, :n].astype(np.float64)
     y, x = (y - (n - 1) / 2) * spacing_mm, (x - (n - 1) / 2) * spacing_mm
     size = rng.normal(1, 0.03)
     tissue = rng.normal(0, 9) + 25 * positive
@@ -199,7 +199,7 @@ def test_no_scan_at_all_tells_nothing() -> None:
     match = fit_recipe(recipe(MATCH), [scan(True, 0)], None)
     none = walk([], match, modality="CT", see=see)
     there = walk([(str(n), scan(n % 2 == 0, n)) for n in range(22)], match, modality="CT", see=see)
-    y = np.arange(22) % 2.0
+    y = (np.arange(22) % 2).astype(np.float64)
     (one,) = receipts_of(Sides(site=none, y=np.empty(0), reference=there, y_reference=y))
     assert one.refusals == ()
 
