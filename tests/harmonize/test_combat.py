@@ -9,10 +9,11 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import digamma, polygamma
 
 from platform_core.errors import EmptySample, GeometryMismatch, UnknownName
 from platform_core.harmonize.combat import Combat, fit_combat
-from platform_core.harmonize.unseen_site import estimate_unseen
+from platform_core.harmonize.unseen_site import _log_variance, estimate_unseen
 
 Floats = npt.NDArray[np.float64]
 N_FEATURES = 12
@@ -301,6 +302,15 @@ def test_what_was_found_of_an_unseen_site_can_be_kept_for_its_later_scans() -> N
         without_effects(site.values[100:], combat, site.age[100:]), without_effects(rest.values, combat, rest.age)
     )
     assert np.array_equal(kept.with_sites(rest.values, rest.sites, rest.age).location, kept.location)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+def test_the_log_of_a_variance_of_few_rows_is_corrected_for_how_few(n: int) -> None:
+    """By the digamma and trigamma functions, of which the code has the first terms."""
+    log_variance, error = _log_variance(np.array([float(n)]), np.array([1.0]))
+    half = (n - 1) / 2
+    assert log_variance[0] == pytest.approx(math.log(half) - digamma(half), rel=0.06)
+    assert error[0] == pytest.approx(polygamma(1, half), rel=0.1)
 
 
 def test_extrapolation_grows_with_distance() -> None:
