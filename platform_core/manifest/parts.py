@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.compute as pc
@@ -23,6 +23,15 @@ MANY_PARTS = 64
 """Volumes that one multi-frame file may hold; beyond it a series that lost its door book gets new revisions."""
 
 
+SHOWN = ("part", "revision", "geometry", "volume_sha256", "n_files")
+"""Columns of `core__series` that number a part and tell its volume."""
+STATED = (
+    "patient_key patient_known study_key acquired_on modality manufacturer scanner_model software kernel kvp "
+    "repetition_time_ms echo_time_ms field_strength_t body_part view stratum"
+).split()
+"""Columns that a corrected header changes. A column that is added later stays out: older rows hold nothing in it."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Present:
     """What `core__series` holds of one part."""
@@ -32,6 +41,8 @@ class Present:
     geometry: str
     volume_sha256: str | None
     n_files: int
+    stated: tuple[Any, ...]
+    """In the order of `STATED`."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -48,10 +59,13 @@ class Decided:
 def present_parts(workspace: Workspace, door: Door, site: str, groups: Iterable[Group]) -> dict[str, Present]:
     """What `core__series` holds of the parts that these series may have; a part that lost its line in the book too."""
     keys = [door.part_key(group.base, part) for group in groups for part in _possible_parts(group)]
-    columns = ["series_key", *(column.name for column in fields(Present))]
+    columns = ["series_key", *SHOWN, *STATED]
     where = (pc.field("site") == site) & pc.field("series_key").isin(keys)
     rows = workspace.lake.read(layout.SERIES, where, columns).to_pylist()
-    return {row.pop("series_key"): Present(**row) for row in sorted(rows, key=lambda row: int(row["revision"]))}
+    return {
+        row["series_key"]: Present(**{name: row[name] for name in SHOWN}, stated=_stated(row))
+        for row in sorted(rows, key=lambda row: int(row["revision"]))
+    }
 
 
 def _possible_parts(group: Group) -> Iterator[int]:
@@ -77,11 +91,12 @@ def decide_parts(
     for part, taken, (sha, voxels) in zip(numbers, reading.parts, hashes, strict=True):
         key = place.door.part_key(group.base, part)
         before = present.get(key)
-        if before is not None and _is_same(before, taken, sha):
+        row = _series_row(place, taken, fetched, index)
+        if before is not None and _is_same(before, taken, sha, _stated(row)):
             decided.append(Decided(key, part, taken, before.revision, None))
             continue
         revision = 1 if before is None else before.revision + 1
-        row = _series_row(place, taken, fetched, index) | {
+        row |= {
             "series_key": key,
             "revision": revision,
             "part": part,
@@ -109,8 +124,13 @@ def _says_something(volume: Volume) -> bool:
     return bool(volume.voxels.min() != volume.voxels.max())
 
 
-def _is_same(before: Present, taken: Taken, sha: str | None) -> bool:
-    if (before.geometry, before.volume_sha256) != (taken.geometry, sha):
+def _stated(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in STATED)
+
+
+def _is_same(before: Present, taken: Taken, sha: str | None, stated: tuple[Any, ...]) -> bool:
+    """Whether there is no news of a part: neither another volume nor a corrected header."""
+    if (before.geometry, before.volume_sha256, before.stated) != (taken.geometry, sha, stated):
         return False
     return sha is not None or before.n_files == taken.facts.get("n_files")
 

@@ -31,7 +31,12 @@ class Place:
 
     @property
     def issuer(self) -> str:
-        """Who gives out the patient numbers."""
+        """Who gives out the patient numbers: as the settings say, else the site itself.
+
+        Never the header's IssuerOfPatientID: archives add it, rewrite it and leave it out, so that one patient would
+        become two, one in training and one in evaluation, of whom a withdrawal finds one. Two people under one
+        number of one site count as one, which errs on the safe side; sites of their own keep their numbers apart.
+        """
         return self.settings.issuer or self.site
 
     @property

@@ -200,7 +200,7 @@ def size_facts(volume: Volume | None) -> dict[str, Any]:
 
 
 def _settle_copies(files: list[File], is_preferred: Callable[[int], bool]) -> None:
-    """Of files with one SOPInstanceUID keep one; if their pixels differ nobody knows which is right."""
+    """Of files with one SOPInstanceUID keep one; if their pixels or patients differ nobody knows which is right."""
     same: dict[str, list[int]] = defaultdict(list)
     for index, file in enumerate(files):
         if file.identity is not None and file.rule is None:
@@ -211,13 +211,20 @@ def _settle_copies(files: list[File], is_preferred: Callable[[int], bool]) -> No
             continue
         for broken in set(copies) - set(whole):
             files[broken].header = None
-        first = files[whole[0]]
-        if all(_are_equal(first, files[other]) for other in whole[1:]):
-            for other in whole[1:]:
-                files[other].copy_of = whole[0]
-        else:
-            for index in whole:
-                files[index].refusal = (CONFLICT, f"{len(whole)} files of one instance hold different pixels")
+        refusal = _conflict([files[index] for index in whole])
+        for index in whole:
+            files[index].refusal = refusal
+        for other in whole[1:] if refusal is None else ():
+            files[other].copy_of = whole[0]
+
+
+def _conflict(copies: Sequence[File]) -> Refusal | None:
+    """Why files of one instance are no copies of one another."""
+    if not all(_are_equal(copies[0], other) for other in copies[1:]):
+        return (CONFLICT, f"{len(copies)} files of one instance hold different pixels")
+    if len({one.identity.patient_id for one in copies if one.identity is not None}) > 1:
+        return (TWO_PATIENTS, f"{len(copies)} files of one instance name different patients")
+    return None
 
 
 def _are_equal(one: File, other: File) -> bool:

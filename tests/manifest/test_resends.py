@@ -82,3 +82,66 @@ def test_parts_keep_their_keys_when_the_door_book_is_lost(
     ingest(north)
     assert images(north) == before
     assert len(north.lake.read(layout.SERIES)) == 2
+
+
+CORRECTED: dict[str, tuple[dict[str, Any], str]] = {
+    "patient": ({"PatientID": "HOSP-0815"}, "patient_key"),
+    "no patient any more": ({"PatientID": ""}, "patient_known"),
+    "study": ({"StudyInstanceUID": "1.2.3.9"}, "study_key"),
+    "day": ({"AcquisitionDate": "20260301"}, "acquired_on"),
+    "body part": ({"BodyPartExamined": "HEAD"}, "body_part"),
+    "machine": ({"ManufacturerModelName": "Scan 2"}, "scanner_model"),
+    "kernel": ({"ConvolutionKernel": "B70f"}, "kernel"),
+    "contrast": ({"ContrastBolusAgent": "Iohexol"}, "stratum"),
+}
+
+
+@pytest.mark.parametrize(("elements", "column"), CORRECTED.values(), ids=CORRECTED)
+def test_a_corrected_header_makes_a_new_revision_of_the_same_series(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest, elements: dict[str, Any], column: str
+) -> None:
+    write_ct(folder)
+    ingest(north)
+    (before,) = current_series(north, "north").to_pylist()
+    write_ct(folder, **elements)
+    count = ingest(north)
+    assert (count.n_accepted, count.n_new_revisions) == (4, 1)
+    (after,) = current_series(north, "north").to_pylist()
+    assert (after["series_key"], after["revision"]) == (before["series_key"], 2)
+    assert after[column] != before[column]
+    assert (after["volume_sha256"], after["part"]) == (before["volume_sha256"], before["part"])
+    assert north.read_volume(before["volume_uri"]).size == north.read_volume(after["volume_uri"]).size
+    assert len(north.lake.read(layout.ARRIVAL)) == 8
+
+
+def test_the_same_files_again_make_no_new_revision(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
+) -> None:
+    write_ct(folder, StudyDescription="first", EchoTime="8.1", RepetitionTime="612.3")
+    ingest(north)
+    write_ct(folder, StudyDescription="second", EchoTime="8.1", RepetitionTime="612.3")
+    count = ingest(north)
+    assert (count.n_accepted, count.n_new_revisions) == (4, 0)
+    assert len(north.lake.read(layout.SERIES)) == 1
+
+
+@pytest.mark.parametrize("number", ["HOSP-0815", ""])
+def test_copies_of_one_instance_that_name_two_patients_are_quarantined(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest, number: str
+) -> None:
+    write_ct(folder / "b")
+    write_ct(folder / "a", PatientID=number)
+    count = ingest(north)
+    assert (count.n_accepted, count.n_duplicate, count.n_quarantined) == (0, 0, 8)
+    assert {row["reason"] for row in north.lake.read(layout.ARRIVAL).to_pylist()} == {"conflicting_patients"}
+
+
+def test_an_issuer_in_the_header_makes_no_other_patient(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
+) -> None:
+    """Archives add it or spell it anew, scanners leave it out: in the key it would make two patients of one."""
+    write_ct(folder / "a", IssuerOfPatientID="here")
+    write_ct(folder / "b", IssuerOfPatientID="HERE&1.2.3&ISO")
+    write_ct(folder / "c", SeriesInstanceUID="1.2.3")
+    assert ingest(north).n_duplicate == 4
+    assert len({row["patient_key"] for row in current_series(north, "north").to_pylist()}) == 1
