@@ -28,7 +28,7 @@ SHOWN = ("part", "revision", "geometry", "volume_sha256", "n_files")
 STATED = (
     "patient_key patient_known study_key acquired_on modality manufacturer scanner_model software kernel kvp "
     "repetition_time_ms echo_time_ms field_strength_t body_part view stratum"
-).split()
+).split()  # noqa: SIM905 - a list of columns reads better as words
 """Columns that a corrected header changes. A column that is added later stays out: older rows hold nothing in it."""
 
 
@@ -136,7 +136,7 @@ def _is_same(before: Present, taken: Taken, sha: str | None, stated: tuple[Any, 
 
 
 def _parts_before(group: Group, reading: Reading, fetched: Sequence[Fetched]) -> list[list[int]]:
-    """The numbers under which the instances of each part were taken in; of a book that knows none, those of its files."""
+    """The numbers that the instances of each part had; where the book knows no instance, those that its files had."""
 
     def numbers(entry: Entry) -> tuple[int, ...]:
         return group.parts.get(entry.instance, ()) if group.parts else entry.parts
