@@ -9,6 +9,8 @@ from platform_core.imaging.volume import Voxels
 
 BODY_HU = -500.0
 """Halfway between air (-1000 HU) and water (0 HU)."""
+CUT_OFF = 0.01
+"""Share of voxels at the lowest value from which a window has cut off what was lower."""
 N_BINS = 256
 MAX_SAMPLE = 200_000
 
@@ -25,7 +27,11 @@ def foreground(voxels: Voxels, modality: str) -> npt.NDArray[np.bool_]:
 
 def threshold_of(voxels: Voxels, modality: str) -> float | None:
     """The value above which a voxel holds the patient; None where there is none, in a constant image."""
-    return max(BODY_HU, float(voxels.min())) if modality == "CT" else otsu_threshold(voxels)
+    if modality != "CT":
+        return otsu_threshold(voxels)
+    lowest = voxels.min()
+    is_cut_off = lowest > BODY_HU and np.count_nonzero(voxels == lowest) > CUT_OFF * voxels.size
+    return float(lowest) if is_cut_off else BODY_HU
 
 
 def foreground_values(voxels: Voxels, above: float | None = None) -> Voxels:
