@@ -22,7 +22,9 @@ PATCH_MM = 20.0
 MIN_PIXELS = 4
 """Pixels along a window or patch below which it has no spread or no frequencies of its own."""
 MIN_PATCHES, MAX_PATCHES = 4, 400
-FLAT = 0.25
+LEAST_KEPT = 0.2
+"""Below this share the surface has taken the noise, and nothing is given back beyond."""
+FLAT = 0.5
 """Share of the patches, those of least SD, that count as flat."""
 
 
@@ -34,11 +36,12 @@ def measure_texture(slices: Slices) -> Mapping[str, float | None]:
         left out. The mode is the peak of the density of ln SD. HU, positive, grows with noise of any
         frequency above .1 cycles/mm; of one voxel, so that white noise falls with the square root of its
         volume. None with fewer than 20 windows.
-    noise_mean_per_mm: integral of f times NPS(f) over that of NPS(f), NPS being the power spectrum of the flattest
-        quarter of patches of 20 mm in the foreground (CT: 0 to 100 HU) without their second-order surface, averaged
-        over rings one frequency step wide up to the Nyquist frequency. Cycles/mm, positive; a kernel moves it, dose
-        does not. Half the Nyquist frequency for white noise; otherwise free of the grid, as far as the noise ends
-        below Nyquist. None with fewer than 4 patches.
+    noise_mean_per_mm: integral of f times NPS(f) over that of NPS(f), NPS being the power spectrum of the flatter half
+        of patches of 20 mm in the foreground (CT: 0 to 100 HU) without their second-order surface (what that takes
+        of white noise is given back), averaged over rings one frequency step wide up to the Nyquist frequency.
+        Cycles/mm, positive; a kernel moves it, dose does not. Half the Nyquist frequency for white noise;
+        free of the grid as far as the noise ends below Nyquist. Up to a tenth too high for coarse grain, of
+        which flat patches have less. None with fewer than 4 patches.
 
     Both None for plain images.
 
@@ -92,23 +95,33 @@ def _mean_frequency(slices: Slices, x_mm: float, y_mm: float) -> float | None:
     n_flat = min(max(MIN_PATCHES, round(FLAT * len(rest))), MAX_PATCHES)
     flat = rest[np.argsort(rest.var(axis=1), kind="stable")[:n_flat]]
     spectra = np.fft.rfft2(flat.reshape(-1, n_y, n_x))
-    return _centre(np.mean(spectra.real**2 + spectra.imag**2, axis=0), n_x, x_mm, y_mm)
+    power = np.mean(spectra.real**2 + spectra.imag**2, axis=0) / _kept(n_y, n_x)
+    return _mean_of_rings(power, n_x, x_mm, y_mm)
 
 
-def _centre(power: Doubles, n_x: int, x_mm: float, y_mm: float) -> float | None:
-    """Mean frequency of the rings' means."""
+@lru_cache(maxsize=32)
+def _kept(n_y: int, n_x: int) -> Doubles:
+    """Share of white noise that is left at each frequency of `rfft2` without the surface; its own frequency aside."""
+    surfaces = np.fft.rfft2(_surfaces(n_y, n_x).T.reshape(-1, n_y, n_x).astype(np.float64))
+    lost = (surfaces.real**2 + surfaces.imag**2).sum(axis=0) / (n_y * n_x)
+    kept: Doubles = np.clip(1 - lost, LEAST_KEPT, 1)
+    return kept
+
+
+def _mean_of_rings(power: Doubles, n_x: int, x_mm: float, y_mm: float) -> float | None:
+    """Integral of f P over that of P, by trapezia up to Nyquist; below the first ring P is taken to be level."""
     frequency = np.hypot(np.fft.fftfreq(len(power), y_mm)[:, None], np.fft.rfftfreq(n_x, x_mm))
     step = 1 / min(len(power) * y_mm, n_x * x_mm)
     ring = np.rint(frequency / step).astype(np.intp).ravel()
-    weight = np.where(np.arange(power.shape[1]) % (n_x / 2) == 0, 1.0, 2.0) * np.ones_like(power)
-    weight = weight.ravel()
+    weight = (np.where(np.arange(power.shape[1]) % (n_x / 2) == 0, 1.0, 2.0) * np.ones_like(power)).ravel()
     n_rings = int(0.5 / max(x_mm, y_mm) / step + 1e-6) + 1
     n, f, p = (
-        np.bincount(ring, values, minlength=n_rings)[1:n_rings]
-        for values in (weight, weight * frequency.ravel(), weight * power.ravel())
+        np.bincount(ring, values)[:n_rings] for values in (weight, weight * frequency.ravel(), weight * power.ravel())
     )
-    total = float((p / n).sum())
-    return float((f / n * p / n).sum()) / total if total > 0 else None
+    means, densities = f / n, p / n
+    densities[0] = densities[1]
+    total = float(np.trapezoid(densities, means))
+    return float(np.trapezoid(means * densities, means)) / total if total > 0 else None
 
 
 def _patches(slices: Slices, n_y: int, n_x: int) -> Floats:
