@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from platform_core.dicom.csa import mosaic_facts, tiles_per_side
 from platform_core.dicom.elements import EMPTY, number, numbers, shared_groups, text, tokens, whole
-from platform_core.dicom.stream import Elements
+from platform_core.dicom.stream import PLAIN_SYNTAXES, Elements
 from platform_core.errors import UnreadableScan
 
 FRAME_KINDS = frozenset(
@@ -21,6 +21,8 @@ FRAME_KINDS = frozenset(
     "P_FFE P_SE R_FFE R_SE I_FFE I_SE MIP MPR".split()
 )
 """Image types that are another quantity than the magnitude image beside them."""
+MAX_TILES = 1024
+"""Slices of one mosaic; scanners write up to some hundred, and a false count of a short header must not cost more."""
 FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 
 
@@ -54,7 +56,8 @@ def frames_of(elements: Elements, *, is_projection: bool = False) -> tuple[int, 
 
     Raises:
         UnreadableScan: `multi_frame` for frames without functional groups, `frame_count` where frames and groups
-            differ, `mosaic` for a mosaic without its header, `bad_rescale` for a slope or intercept that is no number.
+            differ, `mosaic` for a mosaic without its header, `too_large` for one of more tiles than any scanner writes,
+            `bad_rescale` for a slope or intercept that is no number.
     """
     groups = elements.items("PerFrameFunctionalGroupsSequence")
     n_stated = whole(elements, "NumberOfFrames") or 1
@@ -145,12 +148,15 @@ def _mosaic(elements: Elements, whole_image: Frame) -> tuple[int, tuple[Frame, .
     """The tiles, each at its own place.
 
     The stated position is that of the whole mosaic, as if one huge slice were centred where
-    the true slice is: nipy.org/nibabel/dicom/dicom_mosaic.html.
+    the true slice is: nipy.org/nibabel/dicom/dicom_mosaic.html. Where the pixels are not all there, which
+    `pixels.decode` refuses, the first tile stands for all.
     """
     n_tiles, normal = mosaic_facts(elements)
     position, axes, spacing = whole_image.position_mm, whole_image.orientation, whole_image.spacing_mm
     step_mm = number(elements, "SpacingBetweenSlices") or number(elements, "SliceThickness")
-    if not n_tiles or normal is None or position is None or axes is None or spacing is None or step_mm is None:
+    if n_tiles > MAX_TILES:
+        raise UnreadableScan("too_large", f"a mosaic that claims to hold more than {MAX_TILES} slices")
+    if n_tiles < 1 or normal is None or position is None or axes is None or spacing is None or step_mm is None:
         raise UnreadableScan("mosaic", "a Siemens mosaic without the header that says how its slices lie")
     side = tiles_per_side(n_tiles)
     rows, columns = whole(elements, "Rows") or 0, whole(elements, "Columns") or 0
@@ -158,8 +164,18 @@ def _mosaic(elements: Elements, whole_image: Frame) -> tuple[int, tuple[Frame, .
         raise UnreadableScan("mosaic", f"{rows} x {columns} is no square of {n_tiles} tiles")
     along_x, along_y = np.array(axes[:3]) * spacing[0], np.array(axes[3:]) * spacing[1]
     first = np.array(position) + along_x * (columns - columns // side) / 2 + along_y * (rows - rows // side) / 2
-    places = [first + np.array(normal) * step_mm * k for k in range(n_tiles)]
+    n_placed = n_tiles if _has_pixels(elements, rows * columns) else 1
+    places = [first + np.array(normal) * step_mm * k for k in range(n_placed)]
     return n_tiles, tuple(_tile(whole_image, k, place) for k, place in enumerate(places))
+
+
+def _has_pixels(elements: Elements, n_pixels: int) -> bool:
+    """Whether plain pixels are all there; of compressed ones only their decoder can tell."""
+    place = elements.place("PixelData")
+    if place is None or elements.transfer_syntax not in PLAIN_SYNTAXES:
+        return place is not None
+    n_bytes = n_pixels * (whole(elements, "BitsAllocated") or 16) // 8
+    return min(place.length, len(elements.data) - place.start) >= n_bytes
 
 
 def _tile(frame: Frame, index: int, place: npt.NDArray[np.float64]) -> Frame:

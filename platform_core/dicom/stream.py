@@ -21,6 +21,9 @@ from platform_core.errors import UnreadableScan
 PREFIX = b"DICM"
 META_START = 132
 DEFLATED, BIG_ENDIAN, IMPLICIT = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+PLAIN_SYNTAXES = frozenset({IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED})
+"""Those in which pixels lie as they are; in all others they are compressed."""
 REGISTERED = frozenset(uid for uid, facts in UID_dictionary.items() if facts[1] == "Transfer Syntax")
 TRANSFER_SYNTAX, PIXEL_DATA = 0x00020010, 0x7FE00010
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -154,7 +157,7 @@ def _coding(data: bytes, at: int, syntax: str) -> Coding:
 def _usual_syntax(coding: Coding) -> str:
     if not coding.is_little:
         return BIG_ENDIAN
-    return "1.2.840.10008.1.2.1" if coding.is_explicit else IMPLICIT
+    return EXPLICIT if coding.is_explicit else IMPLICIT
 
 
 def _walk(
