@@ -8,6 +8,7 @@ which is believed only where it agrees with the affine.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -19,6 +20,7 @@ from isal import igzip, isal_zlib
 from nibabel.nifti1 import Nifti1Extension
 
 from platform_core.errors import UnreadableScan
+from platform_core.imaging.foreground import evenly
 from platform_core.imaging.volume import Geometry, Volume, Voxels
 
 KEPT = ("uint8", "int16", "uint16", "int32", "float32")
@@ -34,6 +36,8 @@ KINDS = {
     for order in ("little", "big")
 }
 """A NIfTI file opens with the size of its header, in its own byte order."""
+LEAST_PEAK, FINEST_OF_SPREAD, N_SPREAD = 1e-30, 1e-3, 200_000
+"""Of `rounding_step`: below the first, single precision loses digits; the last is how many voxels are looked at."""
 GZIP, GZIP_BITS = b"\x1f\x8b", 16 + 15
 ORTHOGONAL = 1e-3
 """Largest dot product of two axes that still counts as a right angle (0.06 degrees)."""
@@ -45,9 +49,50 @@ def encode_volume(volume: Volume) -> bytes:
     `uint8 int16 uint16 int32 float32` are kept; other types are cast to the nearest of them.
     """
     header, voxels = _header_and_voxels(volume)
+    return _squeezed(header, _planes(voxels))
+
+
+def encode_rounded(volume: Volume) -> tuple[bytes, str]:
+    """A float32 volume as `.nii.gz` of half the size and time, and the `volume_sha256` of what a reader gets back.
+
+    Voxels are rounded to multiples of a step, a power of two, so that they are stored as int16 with NIfTI's scale
+    factor and every reader gets the same float32 numbers. No voxel moves by more than 1/32,767 of the greatest
+    magnitude: 1/64 HU in a window from -1000 to 400 HU. Where `rounding_step` finds none, nothing is rounded.
+    """
+    step = rounding_step(volume.voxels)
+    if step is None:
+        return encode_volume(volume), volume_sha256(volume)
+    kept = hashlib.sha256(_voxels_told(volume.voxels))
+
+    def codes() -> Iterator[memoryview]:
+        for plane in volume.voxels.reshape(-1, *volume.voxels.shape[-2:]):
+            code = np.rint(plane * np.float32(1 / step)).astype("<i2")
+            kept.update(np.multiply(code, np.float32(step), dtype="<f4").data)
+            yield code.data.cast("B")
+
+    header = _header(np.dtype("<i2"), volume.voxels.shape, volume.geometry, step)
+    data = _squeezed(header, codes())
+    return data, volume_sha256(volume, kept.hexdigest())
+
+
+def rounding_step(voxels: Voxels) -> float | None:
+    """The step of which `encode_rounded` keeps multiples; None where voxels are not float32, not finite or too uneven.
+
+    The least power of two that 16 bits can count up to the greatest magnitude; not 1, for a scale factor of 1 is
+    none. Too uneven: the step would exceed a thousandth of the range of the middle 98 % of the voxels, as where
+    metal outshines all others.
+    """
+    peak = max(abs(float(voxels.min())), abs(float(voxels.max())))
+    if voxels.dtype.name != "float32" or not LEAST_PEAK < peak < math.inf:
+        return None
+    step = 2.0 ** math.ceil(math.log2(peak / np.iinfo(np.int16).max))
+    low, high = np.quantile(evenly(voxels, N_SPREAD), (0.01, 0.99))
+    return step if step != 1 and step <= FINEST_OF_SPREAD * (high - low) else None
+
+
+def _squeezed(header: bytes, planes: Iterator[memoryview]) -> bytes:
     squeeze = isal_zlib.compressobj(1, isal_zlib.DEFLATED, GZIP_BITS)
-    out = [squeeze.compress(header), *(squeeze.compress(plane) for plane in _planes(voxels)), squeeze.flush()]
-    return b"".join(out)
+    return b"".join([squeeze.compress(header), *(squeeze.compress(plane) for plane in planes), squeeze.flush()])
 
 
 def write_raw(volume: Volume, file: BinaryIO) -> None:
@@ -65,13 +110,19 @@ def _planes(voxels: Voxels) -> Iterator[memoryview]:
 
 def _header_and_voxels(volume: Volume) -> tuple[bytes, Voxels]:
     voxels = _storable(volume.voxels)
+    return _header(voxels.dtype, voxels.shape, volume.geometry), voxels
+
+
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...], geometry: Geometry | None, slope: float = 1.0) -> bytes:
+    """`shape` is (t, z, y, x) or (z, y, x)."""
     header = nib.Nifti1Header(endianness="<")
-    header.set_data_dtype(voxels.dtype)
-    header.set_data_shape(voxels.T.shape)
-    _state_geometry(header, volume.geometry)
+    header.set_data_dtype(dtype)
+    header.set_data_shape(shape[::-1])
+    header.set_slope_inter(*((slope, 0.0) if slope != 1 else (None, None)))
+    _state_geometry(header, geometry)
     raw = BytesIO()
     header.write_to(raw)
-    return raw.getvalue(), voxels
+    return raw.getvalue()
 
 
 def decode_volume(data: bytes) -> Volume:
@@ -94,10 +145,14 @@ def decode_volume(data: bytes) -> Volume:
 def voxels_sha256(volume: Volume) -> str:
     """Hash of type, size and voxels, wherever they lie: the same for the same pixels under two names."""
     voxels = _storable(volume.voxels)
-    digest = hashlib.sha256(f"{voxels.dtype.str} {voxels.shape}\n".encode())
+    digest = hashlib.sha256(_voxels_told(voxels))
     for plane in voxels:
         digest.update(np.ascontiguousarray(plane).data)
     return digest.hexdigest()
+
+
+def _voxels_told(voxels: Voxels) -> bytes:
+    return f"{voxels.dtype.str} {voxels.shape}\n".encode()
 
 
 def volume_sha256(volume: Volume, voxels: str | None = None) -> str:
@@ -156,7 +211,12 @@ def _voxels_of(image: Any) -> Voxels:
     if image.header.get_data_dtype().names is not None:
         raise UnreadableScan("colour", "expected one number per voxel, found a colour type")
     try:
-        return np.asanyarray(image.dataobj)
+        stored = image.dataobj
+        if stored.inter == 0 and stored.slope != 1 and math.frexp(stored.slope)[0] == 0.5 and stored.dtype.itemsize < 4:
+            # a power of two: single precision gives what nibabel's double precision would, in half the memory
+            exact: Voxels = np.multiply(stored.get_unscaled(), np.float32(stored.slope), dtype=np.float32)
+            return exact
+        return np.asanyarray(stored)
     except (OSError, EOFError, ValueError) as error:
         raise UnreadableScan("truncated", "the voxels of the NIfTI end early") from error
 

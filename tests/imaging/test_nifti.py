@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_core.errors import UnreadableScan
-from platform_core.imaging.nifti import decode_volume, encode_volume, volume_sha256
+from platform_core.imaging.nifti import decode_volume, encode_rounded, encode_volume, rounding_step, volume_sha256
 from platform_core.imaging.volume import Geometry, Volume
 
 OBLIQUE = Geometry(
@@ -119,3 +119,77 @@ def test_a_truncated_file_is_refused(n_kept: Any) -> None:
     data = encode_volume(Volume(np.random.default_rng(0).integers(0, 999, (9, 30, 30)).astype(np.int16), OBLIQUE))
     with pytest.raises(UnreadableScan):
         decode_volume(data[:n_kept])
+
+
+def window(low: float = -1000, high: float = 400, shape: tuple[int, ...] = (5, 20, 30)) -> Volume:
+    voxels = np.random.default_rng(0).uniform(low, high, shape).astype(np.float32)
+    voxels.flat[:2] = low, high
+    return Volume(voxels, OBLIQUE)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step"), [(-1000, 400, 1 / 32), (-4, 6, 2**-12), (0, 1, 2**-14), (0, 60000, 2)]
+)
+def test_rounded_voxels_are_multiples_of_the_least_step_that_16_bits_can_count(
+    low: float, high: float, step: float
+) -> None:
+    volume = window(low, high)
+    assert rounding_step(volume.voxels) == step
+    back = decode_volume(encode_rounded(volume)[0])
+    assert np.abs(back.voxels.astype(float) - volume.voxels).max() <= step / 2
+    assert (back.voxels / step == np.rint(back.voxels / step)).all()
+
+
+@given(some.arrays(np.float32, (2, 9, 9), elements=st.floats(-1e6, 1e6, width=32)))
+def test_the_hash_of_a_rounded_volume_is_that_of_what_a_reader_gets(voxels: Any) -> None:
+    volume = Volume(voxels, OBLIQUE)
+    data, told = encode_rounded(volume)
+    back = decode_volume(data)
+    assert volume_sha256(back) == told
+    assert back.voxels.dtype == np.float32
+    assert back.geometry == OBLIQUE
+    assert np.abs(back.voxels.astype(float) - voxels).max() <= np.abs(voxels).max() / 32767
+
+
+def test_other_tools_read_the_rounded_numbers() -> None:
+    data = encode_rounded(window())[0]
+    image = _foreign(data)
+    assert image.get_data_dtype() == np.int16
+    found = np.asarray(image.dataobj, dtype=np.float64).T
+    assert np.array_equal(found, decode_volume(data).voxels)
+
+
+def test_rounding_twice_changes_nothing() -> None:
+    data, told = encode_rounded(window())
+    assert encode_rounded(decode_volume(data)) == (data, told)
+
+
+@pytest.mark.parametrize(
+    "voxels",
+    [
+        window().voxels.astype(np.int16),
+        np.zeros((3, 9, 9), np.float32),
+        window(0, 32767).voxels,
+        np.where(np.arange(243).reshape(3, 9, 9) == 7, np.float32(1e9), window(0, 1, (3, 9, 9)).voxels),
+        np.where(np.arange(243).reshape(3, 9, 9) == 7, np.float32(np.nan), window(0, 1, (3, 9, 9)).voxels),
+        np.where(np.arange(243).reshape(3, 9, 9) == 7, np.float32(np.inf), window(0, 1, (3, 9, 9)).voxels),
+        window(0, 1e-38).voxels,
+    ],
+    ids=["integers", "zero", "a step of one", "one voxel outshines all", "nan", "infinite", "below single precision"],
+)
+def test_where_rounding_would_harm_the_voxels_are_kept(voxels: Any) -> None:
+    volume = Volume(voxels, OBLIQUE)
+    data, told = encode_rounded(volume)
+    assert told == volume_sha256(volume)
+    assert data == encode_volume(volume)
+
+
+def test_scale_factors_of_others_are_applied_in_double_precision() -> None:
+    codes = np.arange(-500, 500, dtype=np.int16).reshape(10, 10, 10)
+    for slope, inter in ((0.5, 0.0), (0.3, 0.0), (0.25, 7.5), (1.0, 0.0)):
+        image = nib.Nifti1Image(codes.T, np.eye(4))
+        image.header.set_slope_inter(slope, inter)
+        raw = image.to_bytes()
+        found = decode_volume(raw).voxels
+        stored = np.asarray(nib.Nifti1Image.from_bytes(raw).dataobj).T
+        assert np.array_equal(found, stored.astype(found.dtype))
