@@ -78,7 +78,8 @@ def test_a_lesion_moves_white_matter_little_and_widens_the_stripe_by_its_own_sha
     """A fifth of the brain is bright lesion: its mean moves by six spreads of the stripe."""
     volumes = [brain(n_lesion=n) for n in (0, N // 5)]
     well, sick = (white_stripe(volume, WhiteStripe(), {}).voxels.ravel()[: -N // 5] for volume in volumes)
-    assert np.array_equal(*(volume.voxels.ravel()[: -N // 5] for volume in volumes))
+    first, second = (volume.voxels.ravel()[: -N // 5] for volume in volumes)
+    assert np.array_equal(first, second)
     assert np.abs(sick - well)[np.abs(well) < 1].max() < 0.5
     assert np.polyfit(well, sick, 1)[0] == pytest.approx(0.85, abs=0.1)
 
