@@ -2,8 +2,8 @@
 
 Files of one series that differ in series number, matrix, echo, b-value, stack, kernel or
 quantity (phase beside magnitude) are different volumes. So are slices in different
-directions, if every direction has at least two; else the geometry verdict calls the whole
-part `mixed_orientation`. Of radiographs each file is a part.
+directions, if every direction has at least two and there are not too many; else the geometry
+verdict calls the whole part `mixed_orientation`. Of radiographs each file is a part.
 """
 
 from collections import defaultdict
@@ -17,6 +17,8 @@ from platform_core.dicom.header import Header
 
 SAME_DIRECTION = 1e-3
 """Largest difference between direction cosines of slices that lie parallel (0.06 degrees)."""
+MAX_DIRECTIONS = 32
+"""Stacks of one series that are told apart; each slice is compared with each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,13 @@ def _kind(plane: Plane) -> tuple[object, ...]:
 
 
 def _by_direction(planes: list[Plane]) -> list[Part]:
+    if planes[0].header.is_projection:
+        return [tuple(planes)]
     directions: list[list[Plane]] = []
     for plane in planes:
         home = next((group for group in directions if _are_parallel(group[0], plane)), None)
+        if home is None and len(directions) == MAX_DIRECTIONS:
+            return [tuple(planes)]
         if home is None:
             directions.append(home := [])
         home.append(plane)

@@ -213,6 +213,21 @@ def test_one_slice_in_each_direction_is_no_volume() -> None:
     assert reason_of(part) == "mixed_orientation"
 
 
+def turned(degrees: float) -> tuple[float, ...]:
+    """Axial slices turned about x."""
+    angle = np.radians(degrees)
+    return (1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(np.sin(angle)))
+
+
+@pytest.mark.parametrize(("n_directions", "n_parts"), [(32, 32), (33, 1)])
+def test_more_directions_than_any_series_has_are_one_refused_part(n_directions: int, n_parts: int) -> None:
+    """Every slice is compared with every direction found before: a file of as many as slices would take minutes."""
+    planes = [p for k in range(n_directions) for p in stack([0, 5, 10], orientation=turned(2.0 * k))]
+    parts = split_parts(planes)
+    assert [len(part) for part in parts] == [3 * n_directions // n_parts] * n_parts
+    assert n_parts > 1 or reason_of(parts[0]) == "mixed_orientation"
+
+
 @given(st.permutations([*stack([0, 5], echo="1"), *stack([0, 5], echo="2"), *stack([0, 5], kind="P")]))
 def test_parts_come_in_the_same_order_whatever_the_order_of_files(planes: Any) -> None:
     told = [(part[0].frame.echo, part[0].frame.kind) for part in split_parts(planes)]
