@@ -45,6 +45,8 @@ class Environment(BaseSettings):
     """The pseudonym key itself (hexadecimal); overrides the key file."""
     n_workers: int = Field(default=2, ge=1)
     """Shards that one machine works on at the same time."""
+    memory_gib: float = Field(default=4.0, gt=0)
+    """GiB that the volumes which one process works on may take together; a scan that needs more is refused."""
     store_timeout_s: float = Field(default=30.0, gt=0)
     """Seconds in which an S3 store must answer one request; a request is repeated a few times."""
     device: Literal["cpu", "cuda"] = "cpu"

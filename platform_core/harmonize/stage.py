@@ -1,10 +1,12 @@
 """Fit a site's recipe, and bring its volumes closer to the reference, a shard at a time."""
 
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pyarrow.dataset as ds
 
 from platform_core import layout
@@ -18,6 +20,7 @@ from platform_core.harmonize.recipe import (
     fit_recipe,
     parse_recipe,
 )
+from platform_core.imaging.memory import budget
 from platform_core.imaging.usable import check_usable
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.labels import labels_in_force
@@ -171,12 +174,19 @@ def harmonize_shard(workspace: Workspace, site: str, keys: Sequence[str], *, rec
     """
     fitted = load_recipe(workspace, recipe)
     owed = set(pending(workspace, site, "harmonize", recipe=recipe))
-    rows, verdicts = [], []
-    for series in series_rows(workspace, site, [key for key in keys if key in owed]):
-        made, reason = _harmonize(workspace, series, fitted, recipe, run)
-        rows += made
-        verdicts.append(Verdict(series_key=series["series_key"], revision=series["revision"], reason=reason))
+    due = series_rows(workspace, site, [key for key in keys if key in owed])
+
+    def one(series: Row) -> tuple[list[Row], str | None]:
+        return _harmonize(workspace, series, fitted, recipe, run)
+
+    with ThreadPoolExecutor(budget().n_workers) as pool:
+        made = list(pool.map(one, due))
+    verdicts = [
+        Verdict(series_key=series["series_key"], revision=series["revision"], reason=reason)
+        for series, (_, reason) in zip(due, made, strict=True)
+    ]
     name = transaction("harmonize", recipe, [(v.series_key, v.revision) for v in verdicts])
+    rows = [row for found, _ in made for row in found]
     workspace.lake.append(layout.VOLUME, rows_of(VOLUME, rows), transaction=name)
     return record_stage(workspace, site, "harmonize", verdicts, run=run, recipe=recipe)
 
@@ -185,22 +195,40 @@ def _harmonize(
     workspace: Workspace, series: Row, fitted: FittedRecipe, recipe: str, run: str
 ) -> tuple[list[Row], str | None]:
     """The row of `core__volume`, or none and the reason."""
-    uri = str(series["volume_uri"])
     row = {key: series[key] for key in ("site", "series_key", "revision")} | {"recipe": recipe, "run": run}
     try:
-        volume = workspace.read_volume(uri).first()
-        check_usable(volume)
-        applied = apply_recipe(fitted, volume)
-        check_usable(applied.volume)
+        with budget().room(_bytes_needed(series, fitted)):
+            return [row | _apply(workspace, series, fitted, recipe)], None
     except UnreadableScan as error:
         return [], error.reason
     except FileNotFoundError:
         return [], "volume_missing"
-    sha256 = series["volume_sha256"]
+
+
+def _apply(workspace: Workspace, series: Row, fitted: FittedRecipe, recipe: str) -> Row:
+    """Where the harmonized volume lies now, its hash, and the steps that did not apply."""
+    uri, sha256 = str(series["volume_uri"]), series["volume_sha256"]
+    volume = workspace.read_volume(uri).first()
+    check_usable(volume)
+    applied = apply_recipe(fitted, volume)
+    del volume
+    check_usable(applied.volume)
     if fitted.steps:
-        uri = layout.volume_path(row["site"], recipe, row["series_key"], row["revision"])
+        uri = layout.volume_path(series["site"], recipe, series["series_key"], series["revision"])
         sha256 = workspace.write_volume(uri, applied.volume, durable=False)
-    return [row | {"volume_uri": uri, "volume_sha256": sha256, "skipped": ",".join(applied.skipped) or None}], None
+    return {"volume_uri": uri, "volume_sha256": sha256, "skipped": ",".join(applied.skipped) or None}
+
+
+def _bytes_needed(series: Row, fitted: FittedRecipe) -> int:
+    """At most: the stored voxels and their bytes, and two float32 volumes with their bytes on the largest grid."""
+    n_in = float((series["n_x"] or 1) * (series["n_y"] or 1) * (series["n_z"] or 1))
+    n_largest = n_in
+    native_mm = [series[f"spacing_{axis}_mm"] for axis in "xyz"]
+    for one in fitted.steps:
+        spacing_mm = getattr(one.step.settings, "spacing_mm", None)
+        if spacing_mm is not None and all(native_mm):
+            n_largest = max(n_largest, n_in * float(np.prod(native_mm) / np.prod(spacing_mm)))
+    return int(4 * n_in * (series["n_t"] or 1) + 12 * n_largest)
 
 
 def _recipe_of(workspace: Workspace, target: str) -> Recipe:

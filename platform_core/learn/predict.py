@@ -1,22 +1,25 @@
 """Score and embed the scans of a shard by one model: rows of `core__prediction`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from platform_core import layout
+from platform_core.imaging.volume import Volume
 from platform_core.learn.bundle import Bundle, read_bundle
-from platform_core.learn.data import Loaded, find_scans, load_scans
+from platform_core.learn.data import Loaded, find_scans, frame, load_scans
 from platform_core.learn.fit import logits_and_embeddings
-from platform_core.learn.registry import find
+from platform_core.learn.registry import ModelRef, find
 from platform_core.manifest.schemas import PREDICTION
 from platform_core.manifest.stages import StageCount, Verdict, pending, record_stage, series_rows, transaction
 from platform_core.manifest.workspace import Workspace
 from platform_core.storage.tables import rows_of
 
 STAGE = "predict"
+Reals = npt.NDArray[np.float64]
 
 
 def predict_shard(
@@ -62,6 +65,22 @@ def predict_shard(
         for key, n in revisions
     ]
     return record_stage(workspace, site, STAGE, verdicts, run=run, recipe=recipe, model=model)
+
+
+def network_of(workspace: Workspace, model: ModelRef) -> Callable[[Volume], tuple[float, Reals]]:
+    """A version as a function of one harmonized volume: its score (logit before calibration) and embedding.
+
+    The function raises `UnreadableScan` for a volume that the network does not take.
+    """
+    bundle = read_bundle(workspace, model.bundle_uri)
+
+    def see(volume: Volume) -> tuple[float, Reals]:
+        framed = torch.from_numpy(frame(volume, bundle.framing)[None, None])
+        logits, embeddings = logits_and_embeddings(bundle.network, framed)
+        score = bundle.platt.score(np.asarray(logits.numpy(), dtype=np.float64))
+        return float(score[0]), np.asarray(embeddings[0].numpy(), dtype=np.float64)
+
+    return see
 
 
 def _predictions(bundle: Bundle, loaded: Loaded) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from platform_core.harmonize.recipe import FittedRecipe
 from platform_core.harmonize.stage import fit_site_recipe, load_recipe, spread
 from platform_core.imaging.volume import Volume
 from platform_core.learn.data import read_labels, source_recipe
+from platform_core.learn.predict import network_of
 from platform_core.learn.registry import ModelRef, champion
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.stages import series_rows
@@ -146,7 +147,7 @@ def _sides(
     ours, theirs = load_recipe(workspace, recipe), load_recipe(workspace, source_recipe(workspace, target))
     if not there or ours.recipe != theirs.recipe:
         return None
-    see = _network(workspace, model)
+    see = network_of(workspace, model)
     here = _walk(workspace, target, rows, ours, see)
     reference = _walk(workspace, target, there, theirs, see)
     sides = Sides(
@@ -173,25 +174,6 @@ def _reference_rows(workspace: Workspace, target: str, stratum: str, made_at: da
         return []
     rows = series_rows(workspace, settings.source_site, samples[stratum].keys)
     return spread([row for row in rows if part_of(row["patient_key"], split) == "evaluation"], N_REFERENCE)
-
-
-def _network(workspace: Workspace, model: ModelRef) -> See:
-    """The champion as the walk uses it."""
-    import torch
-
-    from platform_core.learn.bundle import read_bundle
-    from platform_core.learn.data import frame
-    from platform_core.learn.fit import logits_and_embeddings
-
-    bundle = read_bundle(workspace, model.bundle_uri)
-
-    def see(volume: Volume) -> tuple[float, Reals]:
-        framed = torch.from_numpy(frame(volume, bundle.framing)[None, None])
-        logits, embeddings = logits_and_embeddings(bundle.network, framed)
-        score = bundle.platt.score(np.asarray(logits.numpy(), dtype=np.float64))
-        return float(score[0]), np.asarray(embeddings[0].numpy(), dtype=np.float64)
-
-    return see
 
 
 def _walk(workspace: Workspace, target: str, rows: Sequence[Row], fitted: FittedRecipe, see: See) -> Walk:

@@ -11,9 +11,10 @@ from platform_core import layout
 from platform_core.errors import BadSetting, EmptySample, UnknownName
 from platform_core.harmonize.recipe import FittedRecipe, apply_recipe
 from platform_core.harmonize.stage import fit_site_recipe, harmonize_shard, load_recipe
+from platform_core.imaging.memory import Budget
 from platform_core.imaging.nifti import volume_sha256
 from platform_core.imaging.volume import Geometry, Volume
-from platform_core.manifest.schemas import SERIES
+from platform_core.manifest.schemas import LABEL, SERIES
 from platform_core.manifest.stages import StageCount
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.storage.tables import rows_of
@@ -71,6 +72,7 @@ def arrive(workspace: Workspace, site: str, volumes: dict[str, Volume | None], r
                 "series_key": key,
                 "revision": revision,
                 "modality": "CT",
+                "patient_key": f"p-{key}",
                 "observed_on": date(2026, 1, 5),
                 "volume_uri": uri,
                 "volume_sha256": sha256,
@@ -155,6 +157,64 @@ def test_a_fit_looks_at_forty_scans_spread_over_the_keys(ready: Workspace) -> No
     keys = arrive(ready, "north", {f"n{i:03}": scan(i) for i in range(101)})
     fit(ready, "north", keys, None)
     assert rows(ready, layout.RECIPE)[0]["n_fitted"] == 40
+
+
+def sick(seed: int) -> Volume:
+    """A scan with more of the bright tissue than of the other."""
+    healthy = scan(seed)
+    healthy.voxels[:, 6:22, 6:26] += 150
+    return healthy
+
+
+def cohort(workspace: Workspace, site: str, n: int, n_sick: int, *, labelled: bool) -> list[str]:
+    keys = arrive(workspace, site, {f"{site}{i:03}": sick(i) if i < n_sick else scan(i) for i in range(n)})
+    labels = [
+        {"site": site, "target": "lesion", "series_key": key, "value": str(int(i < n_sick)), "run": "r"}
+        for i, key in enumerate(keys)
+    ]  # fmt: skip
+    if labelled:
+        workspace.lake.append(layout.LABEL, rows_of(LABEL, labels), transaction=f"labels-{site}")
+    return keys
+
+
+def moved(workspace: Workspace, recipe: str) -> float:
+    """How far the map of the last step moves its landmarks at most, HU."""
+    learned = load_recipe(workspace, recipe).steps[-1].learned
+    return float(np.abs(np.subtract(learned["target"], learned["site"])).max())
+
+
+def test_a_map_does_not_eat_a_difference_of_prevalence_where_labels_tell_it(ready: Workspace) -> None:
+    fit(ready, "north", cohort(ready, "north", 48, 12, labelled=True), None)
+    known = fit(ready, "south", cohort(ready, "south", 48, 36, labelled=True), "north")
+    unknown = fit(ready, "east", cohort(ready, "east", 48, 36, labelled=False), "north")
+    assert moved(ready, known) < 10
+    assert moved(ready, unknown) > 50
+
+
+def test_without_labels_the_reference_is_brought_to_the_prevalence_that_is_known(ready: Workspace) -> None:
+    fit(ready, "north", cohort(ready, "north", 80, 20, labelled=True), None)
+    keys = cohort(ready, "east", 48, 36, labelled=False)
+    told = fit_site_recipe(ready, "east", "lesion", keys, run="r", at=AT, reference_site="north", prevalence=0.75)
+    assert moved(ready, told) < 10
+
+
+def test_a_step_that_is_left_out_does_what_it_does_at_the_reference(ready: Workspace) -> None:
+    reference = fit(ready, "north", arrive(ready, "north", {f"n{i}": scan(i) for i in range(4)}), None)
+    keys = arrive(ready, "south", {f"s{i}": scan(i, gain=1.5) for i in range(4)})
+    left_out = fit_site_recipe(ready, "south", "lesion", keys, run="r", at=AT, reference_site="north", as_reference={2})
+    assert moved(ready, left_out) == 0
+    assert load_recipe(ready, left_out) == load_recipe(ready, reference)
+
+
+def test_a_volume_that_needs_more_memory_than_is_allowed_is_refused(
+    ready: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = arrive(ready, "north", {"n0": scan(0)})
+    name = fit(ready, "north", keys, None)
+    monkeypatch.setattr("platform_core.harmonize.stage.budget", lambda: Budget(10, 2))
+    assert harmonize_shard(ready, "north", keys, recipe=name, run="r").n_refused == 1
+    (stage,) = (row for row in rows(ready, layout.STAGE) if row["stage"] == "harmonize")
+    assert stage["reason"] == "memory_budget"
 
 
 def test_volumes_are_stored_as_the_recipe_makes_them(ready: Workspace) -> None:
