@@ -9,7 +9,10 @@ from platform_core.imaging.volume import Voxels
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
+Segments = tuple[Singles, Singles, Singles, Singles, float]
+"""Start, least and greatest way along, and slope of each; and the value at the first landmark."""
 
+N_CODES, SIXTEEN_BITS = 2**16, ("int16", "uint16")
 NEAREST = 1e-3
 """Landmarks closer than this share of their range are merged: the slope between them would be noise."""
 
@@ -43,19 +46,29 @@ def map_piecewise(voxels: Voxels, x: Floats, y: Floats) -> npt.NDArray[np.float3
         magnitude what double precision gives.
     """
     segments = _segments(x, y)
+    if voxels.dtype.name in SIXTEEN_BITS and voxels.size > N_CODES:
+        return _by_table(voxels, segments)
     if cuda.is_wanted():
         return cuda.add_segments(voxels, *segments, device="cuda")
     compiled = compiled_loops()
     if compiled is None:
         return _by_numpy(voxels, *segments)
     out = np.empty(voxels.shape, dtype=np.float32)
-    kind = voxels.dtype if voxels.dtype in (np.int16, np.float32) else np.float32
-    compiled.add_segments(np.require(voxels, kind, ["C", "A"]).reshape(-1), *segments, out.reshape(-1))
+    compiled.add_segments(np.require(voxels, np.float32, ["C", "A"]).reshape(-1), *segments, out.reshape(-1))
     return out
 
 
-def _segments(x: Floats, y: Floats) -> tuple[Singles, Singles, Singles, Singles, float]:
-    """Start, least and greatest way along, and slope of each; and the value at the first landmark."""
+def _by_table(voxels: Voxels, segments: Segments) -> Singles:
+    """Of 16 bits there are fewer values than voxels: each is mapped once."""
+    codes = np.arange(N_CODES).astype(np.uint16)
+    table = _by_numpy(codes.view(voxels.dtype).reshape(1, 1, -1), *segments).ravel()
+    out = np.empty(voxels.shape, dtype=np.float32)
+    for plane, mapped in zip(voxels, out, strict=True):
+        np.take(table, np.ascontiguousarray(plane).view(np.uint16), out=mapped, mode="clip")
+    return out
+
+
+def _segments(x: Floats, y: Floats) -> Segments:
     way = np.diff(x) if len(x) > 1 else np.ones(1)
     slope = np.diff(y) / way if len(x) > 1 else np.ones(1)
     low, high = np.zeros(len(way)), way.copy()

@@ -41,3 +41,12 @@ def test_every_type_of_voxel_is_mapped_as_float32(kind: str) -> None:
     out = map_piecewise(voxels, x, y)
     assert out.dtype == np.float32
     assert np.array_equal(out, map_piecewise(voxels.astype(np.float32), x, y))
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint16"])
+def test_a_table_of_all_values_gives_the_same_bits(kind: str) -> None:
+    voxels = np.random.default_rng(0).integers(0, 2**16, (3, 150, 150)).astype(np.uint16).view(kind)
+    x, y = np.array([-900.0, 50.0, 120.0, 3000.0]), np.array([-1000.0, 0.0, 10.0, 2000.0])
+    assert np.array_equal(map_piecewise(voxels, x, y), map_piecewise(voxels.astype(np.float32), x, y))
+    view = voxels[::-1, ::2, ::-1]
+    assert np.array_equal(map_piecewise(view, x, y), map_piecewise(view.astype(np.float32), x, y))

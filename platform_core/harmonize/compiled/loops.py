@@ -28,7 +28,7 @@ BLOCK = 2048
 """Values worked on at a time, so that they stay in the fastest cache."""
 TAPS = (_read(uint64, 2), _read(float32, 2))
 RESAMPLE = [void(_read(kind, 3), *TAPS, *TAPS, *TAPS, float32[:, :, ::1]) for kind in KINDS]
-PIECEWISE = [void(_read(kind, 1), *[_read(float32, 1)] * 4, float32, float32[::1]) for kind in KINDS]
+PIECEWISE = [void(*[_read(float32, 1)] * 5, float32, float32[::1])]
 
 
 def compiled(signatures: list[Any] | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -116,7 +116,7 @@ def z_then_planes(
 
 @compiled(PIECEWISE)
 def add_segments(
-    values: Voxels, start: Floats, low: Floats, high: Floats, slope: Floats, base: float, out: Floats
+    values: Floats, start: Floats, low: Floats, high: Floats, slope: Floats, base: float, out: Floats
 ) -> None:
     """`base` plus, for each segment, how far a value has come along it times its slope; block by block."""
     for at in range(0, out.size, BLOCK):
@@ -125,7 +125,7 @@ def add_segments(
         for k in range(start.size):
             first, least, most, steep = start[k], low[k], high[k], slope[k]
             for i in range(to.size):
-                way = np.float32(block[i]) - first
+                way = block[i] - first
                 way = way if way > least else least  # noqa: FURB136 - numba turns min and max into branches
                 way = way if way < most else most  # noqa: FURB136
                 to[i] += way * steep
