@@ -198,6 +198,17 @@ class Book:
                 [(*row, run, is_done, row[2]) for row in rows],
             )
 
+    def touch(self, entries: Iterable[Entry]) -> None:
+        """Note that files carry another time now; whether they are done or pending stays as it is."""
+        with self._open() as db:
+            rows = [(entry.modified_ns, entry.address) for entry in entries]
+            db.executemany("UPDATE file SET modified_ns = ? WHERE address = ?", rows)
+
+    def forget(self, entries: Iterable[Entry]) -> None:
+        """Let go of files that are gone; were they to come back, they would be new."""
+        with self._open() as db:
+            db.executemany("DELETE FROM file WHERE address = ?", [(entry.address,) for entry in entries])
+
     def settled(self, run: str) -> list[str]:
         """Arrival keys of all files to which a run gave an outcome."""
         with self._open() as db:

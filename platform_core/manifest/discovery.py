@@ -107,7 +107,7 @@ def _note(place: Place, found: _Found, cursor: str) -> None:
     """Write down what was found, then that it was listed."""
     write_arrivals(place.workspace, place.site, found.aside, run=place.run, at=place.at)
     place.book.settle([arrival.entry for arrival in found.aside], place.run)
-    place.book.settle(found.touched, "")
+    place.book.touch(found.touched)
     place.book.list_pending(found.pending, int(place.at.timestamp() * 1e9))
     place.book.save_cursor(cursor)
 

@@ -12,7 +12,7 @@ from datetime import datetime
 import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.errors import SiteUnavailable
+from platform_core.errors import SiteUnavailable, UnreadableScan
 from platform_core.imaging.nifti import encode_volume
 from platform_core.manifest.arrivals import (
     IGNORED,
@@ -94,6 +94,7 @@ def ingest_shard(workspace: Workspace, site: str, shard: str, *, run: str, at: d
     _write_series(place, came.parts)
     write_arrivals(workspace, site, came.arrivals, run=run, at=at)
     _settle(place, came.arrivals)
+    place.book.forget(came.moved)
     return replace(_count(site, came), n_planted=score.n_planted, n_died=score.n_died)
 
 
@@ -103,6 +104,8 @@ class _Came:
 
     arrivals: list[Arrival] = field(default_factory=list)
     parts: list[Decided] = field(default_factory=list)
+    moved: list[Entry] = field(default_factory=list)
+    """Files of earlier runs that are gone, and of which nothing is missed."""
     n_unreachable: int = 0
 
 
@@ -118,7 +121,7 @@ def _take_in(
         return
     room = Room(len(group.pending) + len(group.done))
     try:
-        fetched, gone = _fetch_group(place, group, room)
+        fetched, gone, absent = _fetch_group(place, group, room)
     except SiteUnavailable as error:
         came.n_unreachable += 1
         if came.n_unreachable >= MAX_UNREACHABLE:
@@ -126,8 +129,12 @@ def _take_in(
         came.arrivals += [_waits(place, entry, "source_unavailable", str(error)) for entry in group.pending]
         return
     came.arrivals += gone
-    if not fetched:
+    if _is_any_missed(absent, group, fetched):
+        came.arrivals += [_orphan(file) for file in fetched if file.is_listed]
         return
+    if not any(file.is_listed for file in fetched):
+        return
+    came.moved += absent
     reading = read_group(place, group.base, fetched, room, past, index)
     parts = decide_parts(place, group, reading, fetched, present, index)
     came.arrivals += ends_of(place, group.base, reading, fetched, parts)
@@ -149,23 +156,31 @@ def _settle(place: Place, arrivals: Sequence[Arrival]) -> None:
     place.book.settle([a.entry for a in arrivals if a.end.outcome == WAITING], place.run, is_done=False)
 
 
-def _fetch_group(place: Place, group: Group, room: Room) -> tuple[list[Fetched], list[Arrival]]:
-    """The files of a series in the order of their addresses, earlier ones among them; and those that are gone."""
+def _fetch_group(place: Place, group: Group, room: Room) -> tuple[list[Fetched], list[Arrival], list[Entry]]:
+    """The files of a series in the order of their addresses, earlier ones among them; new and earlier ones gone."""
     new = {entry.address for entry in group.pending}
-    fetched, gone = [], []
-    is_whole = True
+    fetched, gone, absent = [], [], []
     for entry, data in fetch(place, sorted((*group.pending, *group.done), key=lambda entry: entry.address)):
         is_listed = entry.address in new
-        if data is not None:
+        is_worse = isinstance(data, UnreadableScan) and entry.content and not is_listed  # it could be read once
+        if data is not None and not is_worse:
             fetched.append(open_entry(place, entry, data, room, is_listed=is_listed))
         elif is_listed:
             gone.append(_vanished(place, entry))
         else:
-            is_whole = False
+            absent.append(entry)
     fetched.sort(key=lambda one: one.entry.address)
-    if not is_whole:
-        return [], gone + [_orphan(file) for file in fetched if file.is_listed]
-    return (fetched if any(file.is_listed for file in fetched) else []), gone
+    return fetched, gone, absent
+
+
+def _is_any_missed(absent: Sequence[Entry], group: Group, fetched: Sequence[Fetched]) -> bool:
+    """Whether a volume would lose something without these files: they lie nowhere else, as they were or corrected."""
+    contents = {file.entry.content for file in fetched}
+    instances = {file.entry.instance for file in fetched if file.file.pixels is not None}
+    return any(
+        entry.parts and entry.content not in contents and group.instances.get(entry.content) not in instances
+        for entry in absent
+    )
 
 
 def _waits(place: Place, entry: Entry, reason: str, detail: str) -> Arrival:
@@ -180,12 +195,13 @@ def _vanished(place: Place, entry: Entry) -> Arrival:
     if tried.n_tries < MAX_TRIES:
         return Arrival(tried, first.end, is_listed=True)
     detail = f"listed, and in {tried.n_tries} runs not there to be read"
-    return Arrival(tried, Outcome(IGNORED, "gone_before_read", detail), is_listed=True)
+    let_go = replace(tried, base=None, parts=())
+    return Arrival(let_go, Outcome(IGNORED, "gone_before_read", detail), is_listed=True)
 
 
 def _orphan(file: Fetched) -> Arrival:
     """A late file of a series whose earlier files cannot be read any more: alone it would replace a whole volume."""
-    detail = "earlier files of this series are gone from the source; put them back and run again"
+    detail = "earlier files of this series are gone or unreadable; put them back and run again"
     return Arrival(file.entry, Outcome(WAITING, "earlier_files_gone", detail), is_listed=True)
 
 
