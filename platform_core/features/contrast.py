@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from platform_core.features.contract import Bank, Family, Feature
-from platform_core.features.slices import MIN_VOXELS, Floats, Slices
-from platform_core.imaging.foreground import otsu_threshold
+from platform_core.features.scatter import NORMAL_MAD
+from platform_core.features.slices import MAX_SAMPLE, MIN_VOXELS, Floats, Slices
+from platform_core.imaging.foreground import evenly, otsu_threshold
 
 SOFT_HU = (-200.0, 200.0)
 """Fat and soft tissue with their noise; bone and lung would pull the split to themselves."""
 TAILS = (0.01, 0.99)
+SKIN_MM = 3.0
+"""Blur makes a tissue of its own there."""
 AIR_HU = -1000.0
 
 
@@ -19,7 +22,7 @@ AIR_HU = -1000.0
 class Tissue:
     """One of the two classes that the foreground falls into."""
 
-    mean: float
+    level: float
     sd: float
     n: int
 
@@ -27,16 +30,17 @@ class Tissue:
 def measure_contrast(slices: Slices) -> Mapping[str, float | None]:
     """Signal and contrast against noise, of the two tissues that Otsu's threshold splits the foreground into.
 
-    The foreground is taken from -200 to 200 HU in CT, from its 1 % to its 99 % quantile in others. The main tissue is
-    the larger class. All are ratios without a unit, not negative.
+    The foreground is taken 3 mm and more inside its edge (3 pixels in plain images), from -200 to 200 HU in CT, from
+    its 1 % to its 99 % quantile in others. The main tissue is the larger class; a level is a median, an SD 1.4826 times
+    the median absolute deviation. All are ratios without a unit, not negative.
 
-    tissue_snr_ratio: mean of the main tissue over its SD; in CT above air (HU + 1000), as water has no HU. Falls with
-        noise, and with texture.
-    tissue_snr_air_ratio (not CT): mean of the main tissue over 1.53 times the SD of air. Falls with noise alone. None
-        where air was filled in.
-    tissue_cnr_ratio: difference of the two means over the noise SD (the diagonal Haar band, as air is often cut
+    tissue_snr_ratio: level of the main tissue over its SD; in CT above air (HU + 1000), as water has no HU. Falls
+        with noise, and with texture.
+    tissue_snr_air_ratio (not CT): level of the main tissue over 1.53 times the SD of air. Falls with noise alone.
+        None where air was filled in.
+    tissue_cnr_ratio: difference of the two levels over the noise SD (the diagonal Haar band, as air is often cut
         off). Grows with contrast, falls with noise.
-    tissue_cjv_ratio: sum of the two SDs over the difference of the means: the coefficient of joint variation. Grows
+    tissue_cjv_ratio: sum of the two SDs over the difference of the levels: the coefficient of joint variation. Grows
         with noise, and with inhomogeneity; falls with contrast.
 
     All but the last are of one voxel: where noise is white, they grow with the square root of its volume.
@@ -46,13 +50,14 @@ def measure_contrast(slices: Slices) -> Mapping[str, float | None]:
         doi:10.3389/fninf.2016.00010 (joint variation); as measures of quality in MRIQC: Esteban et al. 2017,
         doi:10.1371/journal.pone.0184661.
     """
-    split = None if slices.sample is None else _split(slices.sample, is_ct=slices.modality == "CT")
+    values = _inner_values(slices)
+    split = None if values is None else _split(values, is_ct=slices.modality == "CT")
     if split is None or slices.scale is None:
         return {}
     dark, bright = split
     main = dark if dark.n > bright.n else bright
-    apart = bright.mean - dark.mean
-    signal = main.mean - (AIR_HU if slices.modality == "CT" else 0.0)
+    apart = bright.level - dark.level
+    signal = main.level - (AIR_HU if slices.modality == "CT" else 0.0)
     told = {
         "tissue_snr_ratio": _ratio(signal, main.sd),
         "tissue_cnr_ratio": _ratio(apart * slices.scale, slices.haar_sd),
@@ -61,6 +66,20 @@ def measure_contrast(slices: Slices) -> Mapping[str, float | None]:
     if slices.modality == "CT":
         return told
     return told | {"tissue_snr_air_ratio": _ratio(signal * slices.scale, slices.air_sd)}
+
+
+def _inner_values(slices: Slices) -> Floats | None:
+    """At most 200 000 values of pixels that have foreground 3 mm away to all four sides, in the unit of features."""
+    if slices.image is None:
+        return None
+    x_mm, y_mm = (1.0, 1.0) if slices.geometry is None else slices.geometry.spacing_mm[:2]
+    across, along = (
+        min(max(1, round(SKIN_MM / mm)), n // 2) for mm, n in ((y_mm, slices.size[1]), (x_mm, slices.size[0]))
+    )
+    rows, mask = slice(across, -across), slices.foreground
+    inner = mask[:, rows, : -2 * along] & mask[:, rows, 2 * along :]
+    inner &= mask[:, : -2 * across, along:-along] & mask[:, 2 * across :, along:-along]
+    return evenly(slices.image[:, rows, along:-along][inner], MAX_SAMPLE)
 
 
 def _split(values: Floats, *, is_ct: bool) -> tuple[Tissue, Tissue] | None:
@@ -74,7 +93,8 @@ def _split(values: Floats, *, is_ct: bool) -> tuple[Tissue, Tissue] | None:
 
 
 def _tissue(values: Floats) -> Tissue:
-    return Tissue(float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)), values.size)
+    level = float(np.median(values))
+    return Tissue(level, float(np.median(np.abs(values - level))) / NORMAL_MAD, values.size)
 
 
 def _ratio(above: float, below: float | None) -> float | None:

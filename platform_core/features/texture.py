@@ -24,7 +24,7 @@ MIN_PIXELS = 4
 MIN_PATCHES, MAX_PATCHES = 4, 400
 LEAST_KEPT = 0.2
 """Below this share the surface has taken the noise, and nothing is given back beyond."""
-FLAT = 0.5
+FLAT = 1 / 3
 """Share of the patches, those of least SD, that count as flat."""
 
 
@@ -36,11 +36,11 @@ def measure_texture(slices: Slices) -> Mapping[str, float | None]:
         left out. The mode is the peak of the density of ln SD. HU, positive, grows with noise of any
         frequency above .1 cycles/mm; of one voxel, so that white noise falls with the square root of its
         volume. None with fewer than 20 windows.
-    noise_mean_per_mm: integral of f times NPS(f) over that of NPS(f), NPS being the power spectrum of the flatter half
-        of patches of 20 mm in the foreground (CT: 0 to 100 HU) without their second-order surface (what that takes
-        of white noise is given back), averaged over rings one frequency step wide up to the Nyquist frequency.
+    noise_mean_per_mm: integral of f times NPS(f) over that of NPS(f), NPS being the power spectrum of the flattest
+        third of patches of 20 mm in the foreground (CT: 0 to 100 HU) without their second-order surface (what that
+        takes of white noise is given back), averaged over rings one frequency step wide up to the Nyquist frequency.
         Cycles/mm, positive; a kernel moves it, dose does not. Half the Nyquist frequency for white noise;
-        free of the grid as far as the noise ends below Nyquist. Up to a tenth too high for coarse grain, of
+        free of the grid as far as the noise ends below Nyquist. Up to an eighth too high for coarse grain, of
         which flat patches have less. None with fewer than 4 patches.
 
     Both None for plain images.
