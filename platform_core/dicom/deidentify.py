@@ -39,7 +39,7 @@ def deidentified(data: bytes, pseudonyms: Pseudonyms) -> tuple[bytes, Audit]:
     """A whole file as bytes, in the transfer syntax it came in.
 
     Raises:
-        UnreadableScan: `unreadable_header`, `unknown_class`, `no_instance_uid` or `no_pixels`.
+        UnreadableScan: `unreadable_header`, `unknown_class`, `no_instance_uid`, `no_pixels` or `undecodable`.
     """
     buffer = BytesIO()
     with warnings.catch_warnings():
@@ -58,7 +58,8 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms) -> tuple[Dataset, Audit
     """A new dataset that holds what may leave, and the count of what was done.
 
     Raises:
-        UnreadableScan: `unknown_class` for a SOP class of nobody's register, `no_instance_uid`, `no_pixels`.
+        UnreadableScan: `unknown_class` for a SOP class of nobody's register, `no_instance_uid`, `no_pixels`,
+            `undecodable` for compressed pixels that may hold anything.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,33 +1,30 @@
 """What the pixel element may carry beside pixels, and taking it out without touching one of them.
 
-Plain pixels: bytes behind the last pixel, and overlays that old scanners kept in the unused high bits. Compressed
-ones: comments and application segments of the JPEG family, which are blanked in place so that offsets stay true,
-and bytes behind the end of an image.
-
-Sources: markers of ITU-T T.81 table B.1 (JPEG; JPEG-LS has the same) and T.800 table A.2 (JPEG 2000); overlays in
-PS3.5 section 8.1.2, retired in 2004.
+Plain pixels: bytes behind the last pixel, and overlays that old scanners kept in the unused high bits (PS3.5
+section 8.1.2, retired in 2004). Compressed ones: whatever a frame holds beside its image (`compressed_bytes.py`).
 """
 
 import struct
+from itertools import accumulate
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, ExplicitVRBigEndian
+from pydicom.encaps import generate_fragmented_frames
+from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
+
+from platform_core.dicom.compressed_bytes import clean_frame, clean_rle
 
 ITEM = b"\xfe\xff\x00\xe0"
-JPEG_START, JPEG2000_START, IMAGE_END = b"\xff\xd8", b"\xff\x4f", b"\xff\xd9"
-COMMENT, SCAN = 0xFE, 0xDA
-DECODED_SEGMENTS = frozenset({0xE0, 0xE8, 0xEE})
-"""JFIF, the colour transform of JPEG-LS, Adobe's: decoders read them."""
-JFIF_BYTES = 14
-"""What JFIF states before its thumbnail."""
-COMMENT_2000, TILE_2000 = 0x64, 0x90
 
 
 def clean_pixels(dataset: Dataset, syntax: UID) -> bytes:
-    """The value of PixelData without what is no pixel."""
+    """The value of PixelData without what is no pixel.
+
+    Raises:
+        UnreadableScan: `undecodable` for compressed frames that cannot be followed to their end.
+    """
     data: bytes = dataset.PixelData
-    return _clean_fragments(data) if syntax.is_encapsulated else _clean_plain(dataset, data, syntax)
+    return _clean_fragments(dataset, data, syntax) if syntax.is_encapsulated else _clean_plain(dataset, data, syntax)
 
 
 def _clean_plain(dataset: Dataset, data: bytes, syntax: UID) -> bytes:
@@ -57,16 +54,41 @@ def _used_bits(data: bytes, kind: "np.dtype[np.unsignedinteger]", n_unused: int,
     return data if is_clean else extended.astype(kind.newbyteorder("=").str.replace("u", "i")).astype(kind).tobytes()
 
 
-def _clean_fragments(data: bytes) -> bytes:
-    """Items up to the sequence delimiter (which pydicom writes), the segments in each that no decoder needs blanked."""
-    parts, at, is_first = [], 0, True
+def _clean_fragments(dataset: Dataset, data: bytes, syntax: UID) -> bytes:
+    """Items up to the sequence delimiter (which pydicom writes), of the lengths they had, so that offsets stay true."""
+    table, *fragments = _items(data) or [b""]
+    table = _offsets(table, len(data))
+    n_pixels = int(dataset.Rows) * int(dataset.Columns)
+    items = [table]
+    for parts in _frames(table, fragments, int(dataset.get("NumberOfFrames") or 1)):
+        frame = b"".join(parts)
+        cleaned = clean_rle(frame, n_pixels) if syntax == RLELossless else clean_frame(frame)
+        ends = list(accumulate(map(len, parts)))
+        items += [cleaned[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return b"".join(map(_item, items))
+
+
+def _items(data: bytes) -> list[bytes]:
+    items, at = [], 0
     while at + 8 <= len(data) and data[at : at + 4] == ITEM:
         (length,) = struct.unpack_from("<I", data, at + 4)
-        fragment = data[at + 8 : at + 8 + length]
-        cleaned = _offsets(fragment, len(data)) if is_first else _clean_fragment(fragment)
-        parts.append(ITEM + struct.pack("<I", len(cleaned)) + cleaned)
-        at, is_first = at + 8 + length, False
-    return b"".join(parts)
+        items.append(data[at + 8 : at + 8 + length])
+        at += 8 + length
+    return items
+
+
+def _item(content: bytes) -> bytes:
+    return ITEM + struct.pack("<I", len(content)) + content
+
+
+def _frames(table: bytes, fragments: list[bytes], n_frames: int) -> list[list[bytes]]:
+    """The fragments of each frame, told apart as our reader does it."""
+    if len(fragments) == n_frames:
+        return [[fragment] for fragment in fragments]
+    if n_frames == 1:
+        return [fragments]
+    body = b"".join(map(_item, [table, *fragments]))
+    return [list(parts) for parts in generate_fragmented_frames(body, number_of_frames=n_frames)]
 
 
 def _offsets(table: bytes, n_bytes: int) -> bytes:
@@ -76,33 +98,3 @@ def _offsets(table: bytes, n_bytes: int) -> bytes:
     offsets = [offset for (offset,) in struct.iter_unpack("<I", table)]
     is_table = offsets[:1] in ([], [0]) and offsets == sorted(offsets) and all(offset < n_bytes for offset in offsets)
     return table if is_table else b""
-
-
-def _clean_fragment(fragment: bytes) -> bytes:
-    if fragment[:2] not in (JPEG_START, JPEG2000_START):
-        return fragment
-    cleaned = bytearray(fragment)
-    is_2000 = fragment[:2] == JPEG2000_START
-    at = 2
-    while at + 4 <= len(cleaned) and cleaned[at] == 0xFF:
-        marker, length = cleaned[at + 1], struct.unpack_from(">H", cleaned, at + 2)[0]
-        if marker == (TILE_2000 if is_2000 else SCAN) or length < 2:
-            break
-        keep = _kept_bytes(marker, length, is_2000=is_2000)
-        stop = min(at + 2 + length, len(cleaned))
-        start = min(at + 2 + keep, stop)
-        cleaned[start:stop] = bytes(stop - start)
-        at += 2 + length
-    end = fragment.rfind(IMAGE_END)
-    if end >= at:
-        cleaned[end + 2 :] = bytes(len(cleaned) - end - 2)
-    return bytes(cleaned)
-
-
-def _kept_bytes(marker: int, length: int, *, is_2000: bool) -> int:
-    """How much of a segment stays, from its length field on."""
-    if is_2000:
-        return 4 if marker == COMMENT_2000 else length
-    if marker == COMMENT or (0xE0 <= marker <= 0xEF and marker not in DECODED_SEGMENTS):
-        return 2
-    return 2 + JFIF_BYTES if marker == 0xE0 else length
