@@ -72,7 +72,9 @@ def render(seed: int, pixel_mm: float, *, texture_hu: float) -> Array:
     slope = np.hypot((y - y0) / 54**2, (x - x0) / 62**2) / np.maximum(radius, 1e-6)
     body = ndtr((1 - radius) / np.maximum(slope, 1e-6) / BLUR_MM)
     organ = ndtr((22 - np.hypot(y - y0 - 10, x - x0 + 15)) / BLUR_MM)
-    hu: Array = -1000 + body * (1020 + 90 * organ + (texture_hu * _waves(rng, z, y, x) if texture_hu else 0))
+    hu: Array = -1000 + body * (
+        1020 + 90 * organ + (texture_hu * _waves(rng, z, y, x) if texture_hu else np.zeros((N_SLICES, 1, 1)))
+    )
     return hu
 
 
