@@ -139,7 +139,7 @@ def _is_known(place: Place, item: Item, entry: Entry | None, found: _Found) -> b
         return False
     if entry.modified_ns == item.modified_ns:
         return True
-    if not entry.content or place.door.content_hash(bytes_of(place, item) or b"") != entry.content:
+    if not entry.content or _read_entry(place, item).content != entry.content:
         return False
     found.touched.append(entry.at(item))
     return True
@@ -159,7 +159,8 @@ def _sort_out(place: Place, item: Item) -> tuple[Item, str, Outcome | None]:
     except NoSuchPlace:
         return item, "", None
     except UnreadableScan as error:
-        return item, "", Outcome(QUARANTINED, error.reason, error.detail)
+        is_settled = error.reason != "unreadable_path" or not place.is_moving(item)
+        return item, "", Outcome(QUARANTINED, error.reason, error.detail) if is_settled else None
     return item, base, end
 
 

@@ -143,7 +143,7 @@ def _send(way: _Way, entry: Entry, row: Row) -> tuple[str, Audit, list[dict[str,
     """One file on its way out: how it ended, what was done to it, and what the manifest says of it."""
     try:
         data = way.source.open(way.settings, entry.address)
-    except NoSuchPlace:
+    except (NoSuchPlace, UnreadableScan):
         return "changed", Audit({}), []
     if way.door.content_hash(data) != entry.content:
         return "changed", Audit({}), []

@@ -8,6 +8,7 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
+from platform_core.dicom.header import EARLIEST
 from platform_core.errors import NoSuchPlace, SchemaMismatch
 
 Row = Mapping[str, str]
@@ -63,11 +64,12 @@ def read_index(path: str) -> ByFile:
 
 
 def day_of(text: str | None) -> date | None:
-    """An ISO date; None for anything else."""
+    """An ISO date; None for anything else, and for days before all imaging, which say nothing."""
     try:
-        return date.fromisoformat((text or "").strip()[:10])
+        day = date.fromisoformat((text or "").strip()[:10])
     except ValueError:
         return None
+    return day if day >= EARLIEST else None
 
 
 def read_rows(file: Path, needed: Iterable[str]) -> list[Row]:

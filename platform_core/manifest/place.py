@@ -77,18 +77,21 @@ def bytes_of(place: Place, item: Item) -> bytes | None:
 
 def fetch(place: Place, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes | UnreadableScan | None]]:
     """The bytes of the files of one series, one by one; None for a file that is gone or is still being written."""
-    if place.source.open_all is None or len(entries) < MANY:
-        for entry in entries:
-            try:
-                yield entry, bytes_of(place, entry.item)
-            except UnreadableScan as error:
-                yield entry, error
-        return
     left = {entry.address: entry for entry in entries}
-    for item, data in place.source.open_all(place.settings, [entry.item for entry in entries]):
-        yield left.pop(item.address), data
+    if place.source.open_all is not None and len(entries) >= MANY:
+        try:
+            for item, data in place.source.open_all(place.settings, [entry.item for entry in entries]):
+                yield left.pop(item.address), data
+        except UnreadableScan:
+            pass  # of one of them: which one, and whether the others can be read, is found one by one
+        else:
+            yield from ((entry, None) for entry in left.values())
+            return
     for entry in left.values():
-        yield entry, None
+        try:
+            yield entry, bytes_of(place, entry.item)
+        except UnreadableScan as error:
+            yield entry, error
 
 
 def entry_of(

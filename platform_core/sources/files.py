@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZipFile
 
-from platform_core.errors import NoSuchPlace, SiteUnavailable
+from platform_core.errors import NoSuchPlace, PlatformError, SiteUnavailable, UnreadableScan
 from platform_core.sources import archives
 from platform_core.sources.contract import Item, Page
 from platform_core.sources.paging import in_pages
@@ -66,7 +66,8 @@ def read_file(root: Path, address: str, n_bytes: int = -1) -> bytes:
 
     Raises:
         NoSuchPlace: If it is gone, or the address points out of the folder.
-        UnreadableScan: If it is a member that must not or cannot be read (codes: `archives`).
+        UnreadableScan: If this user may not read it (`unreadable_path`), or if it is a member that must not or cannot
+            be read (codes: `archives`).
         SiteUnavailable: If it cannot be read now.
     """
     folder = os.fspath(root)
@@ -77,7 +78,7 @@ def read_file(root: Path, address: str, n_bytes: int = -1) -> bytes:
         with _open_inside(folder, address) as file:
             return file.read(n_bytes)
     except OSError as error:
-        raise SiteUnavailable("a file of the source", error.strerror or "cannot be read") from None
+        raise _trouble(error, "a file of the source") from None
 
 
 def _items(root: str, behind: str) -> Iterator[Item]:
@@ -174,7 +175,7 @@ def _opened(root: str, address: str) -> ZipFile:
     except (FileNotFoundError, ValueError):
         raise _gone() from None
     except OSError as error:
-        raise SiteUnavailable("an archive of the source", error.strerror or "cannot be read") from None
+        raise _trouble(error, "an archive of the source") from None
 
 
 def _open_inside(root: str, address: str) -> BinaryIO:
@@ -214,6 +215,13 @@ def _is_inside(root: str, real_path: str) -> bool:
 @lru_cache(maxsize=64)
 def _real_root(root: str, _device: int, _inode: int) -> str:
     return os.path.join(os.path.realpath(root), "")  # noqa: PTH118 - with a separator behind it
+
+
+def _trouble(error: OSError, what: str) -> PlatformError:
+    """Rights concern one file, which must not stop the others; anything else may concern the whole place."""
+    if error.errno in _UNREADABLE:
+        return UnreadableScan("unreadable_path", f"{what}: this user may not read it")
+    return SiteUnavailable(what, error.strerror or "cannot be read")
 
 
 def _outside() -> NoSuchPlace:

@@ -5,7 +5,10 @@ image 17 of the split `train` of `x.npz` has the address `x.npz#train/17`. The p
 site may name a folder, one archive, or one split of an archive (`x.npz#val`).
 """
 
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from platform_core.errors import NoSuchPlace
+from platform_core.errors import NoSuchPlace, UnreadableScan
 from platform_core.imaging.volume import Voxels
 from platform_core.settings import SiteSettings
 from platform_core.sources.contract import Item, Page, Source
@@ -21,6 +24,8 @@ from platform_core.sources.files import list_files, read_file
 from platform_core.sources.paging import in_pages
 
 SUFFIX = "_images"
+_BROKEN = (BadZipFile, zlib.error, struct.error, EOFError, LookupError, RuntimeError, OSError, ValueError, MemoryError)
+"""What NumPy and `zipfile` raise where an archive is torn, needs a password, holds objects, or claims to be huge."""
 
 
 def _pages(settings: SiteSettings, cursor: str) -> Iterator[Page]:
@@ -48,8 +53,10 @@ def _open(settings: SiteSettings, address: str) -> bytes:
     try:
         stack = _stack(root / archive, (root / archive).stat().st_mtime_ns, f"{split}{SUFFIX}")
         image = stack[int(index)]
-    except (OSError, KeyError, IndexError, ValueError, BadZipFile):
+    except (FileNotFoundError, LookupError):
         raise NoSuchPlace("an image of an archive", "an image that was listed", "run again") from None
+    except _BROKEN as error:
+        raise UnreadableScan("damaged_member", f"an image of an archive: {type(error).__name__}") from None
     out = BytesIO()
     np.save(out, image, allow_pickle=False)
     return out.getvalue()
@@ -78,10 +85,17 @@ def _members(root: Path, file: Item, split: str | None) -> Iterator[Item]:
         return
     if split is not None and split not in names:
         raise NoSuchPlace(f"{archive}#{split}", f"one of the splits {', '.join(names)}", "correct `path`")
+    is_broken = False
     for name in [split] if split is not None else names:
-        stack = _stack(root / archive, modified_ns, f"{name}{SUFFIX}")
+        try:
+            stack = _stack(root / archive, modified_ns, f"{name}{SUFFIX}")
+        except _BROKEN:
+            is_broken = True
+            continue
         for index in range(len(stack)):
             yield Item(f"{archive}#{name}/{index}", stack[index].nbytes, modified_ns)
+    if is_broken:
+        yield replace(file, refusal="unreadable_archive")
 
 
 @lru_cache(maxsize=8)
@@ -90,7 +104,7 @@ def _splits(path: Path, modified_ns: int) -> tuple[str, ...]:  # noqa: ARG001 - 
     try:
         with np.load(path, allow_pickle=False) as archive:
             return tuple(sorted(key.removesuffix(SUFFIX) for key in archive.files if key.endswith(SUFFIX)))
-    except (OSError, ValueError, BadZipFile):
+    except _BROKEN:
         return ()
 
 
@@ -98,7 +112,10 @@ def _splits(path: Path, modified_ns: int) -> tuple[str, ...]:  # noqa: ARG001 - 
 def _stack(path: Path, modified_ns: int, key: str) -> Voxels:  # noqa: ARG001 - a changed file is another entry
     """All images of one split, (image, y, x) or (image, y, x, channel)."""
     with np.load(path, allow_pickle=False) as archive:
-        return np.asarray(archive[key])
+        stack = np.asarray(archive[key])
+    if not stack.ndim:
+        raise ValueError(key)
+    return stack
 
 
 IMAGE_FOLDER = Source(name="image_folder", holds="image", pages=_pages, open=_open, head=_head)
