@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from platform_core.dicom.burned_in import BURNED_IN_TEXT, Marks, has_text_like_regions, is_at_risk, refusal_by_rule
+from platform_core.dicom.elements import parse
 from platform_core.dicom.geometry import arrange, orientation_letters
 from platform_core.dicom.grouping import Part, Plane, split_parts
 from platform_core.dicom.header import Header, Identity, open_scan
@@ -107,10 +108,19 @@ def open_file(data: bytes, room: Room) -> File:
         if file.rule is None:
             _fill(file, decode(scan), room)
     except UnreadableScan as error:
-        file.refusal = (error.reason, error.detail)
+        file.rule = _rule_of(data)
+        file.refusal = (error.reason, error.detail) if file.rule is None else None
     except Exception as error:  # noqa: BLE001 - decoders raise many kinds on odd bytes; one file must not stop the others
         file.refusal = ("undecodable", f"the decoder gave up on this file ({type(error).__name__})")
     return file
+
+
+def _rule_of(data: bytes) -> str | None:
+    """The rule that sets a file aside, of one that is no scan: a report has no matrix, and need not have one."""
+    try:
+        return set_aside(parse(data))
+    except UnreadableScan:
+        return None
 
 
 def _fill(file: File, stored: Voxels, room: Room) -> None:
