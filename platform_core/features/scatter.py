@@ -72,7 +72,9 @@ def _outside(foreground: Mask) -> Mask:
     """Pixels that an edge of the slice sees along a row or column, so that lungs and bowel gas are left out."""
     seen = np.zeros_like(foreground)
     for axis in (1, 2):
-        ahead = np.logical_or.accumulate(foreground, axis=axis)
-        behind = np.flip(np.logical_or.accumulate(np.flip(foreground, axis), axis=axis), axis)
-        seen |= ~ahead | ~behind
+        n = foreground.shape[axis]
+        first = np.argmax(foreground, axis=axis, keepdims=True).astype(np.int32)
+        last = n - 1 - np.argmax(np.flip(foreground, axis), axis=axis, keepdims=True).astype(np.int32)
+        place = np.arange(n, dtype=np.int32).reshape((1, n, 1) if axis == 1 else (1, 1, n))
+        seen |= (place < first) | (place > last) | ~foreground.any(axis=axis, keepdims=True)
     return seen
