@@ -254,7 +254,7 @@ def receipt(
 
     here, at = _open(workspace), clock.now()
     here.site(site)
-    trials = try_served_recipes(here, site, run=clock.new_run(at))
+    trials = try_served_recipes(here, site, run=clock.new_run(at), at=at)
     if not trials:
         _fail(f"{site} runs no recipe yet; `sitedrift run` gives it one once there is a champion", NEEDS_A_PERSON)
     for one in (step for tried in trials for step in tried.receipts):

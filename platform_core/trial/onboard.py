@@ -9,6 +9,7 @@ from platform_core.learn.registry import champion
 from platform_core.manifest.serving import Serving, change_serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
+from platform_core.trial.combat_trial import try_combat
 from platform_core.trial.recipe_trial import RecipeTrial, fit_tried_recipe, try_recipe
 from platform_core.trial.trial_rows import keep_trial
 
@@ -64,8 +65,8 @@ def ensure_serving(workspace: Workspace, site: str, target: str, *, run: str, at
     return change_serving(workspace, first, decision_key=None, at=at, run=run)
 
 
-def try_served_recipes(workspace: Workspace, site: str, *, run: str) -> list[RecipeTrial]:
-    """Try what the site runs for each target on its sound scans, and keep what was measured."""
+def try_served_recipes(workspace: Workspace, site: str, *, run: str, at: datetime) -> list[RecipeTrial]:
+    """Try what the site runs for each target on its sound scans, and ComBat on its features; keep what was measured."""
     source = {name: target.source_site for name, target in workspace.settings.target.items()}
     servings = [current_serving(workspace, site, target) for target in source if source[target] != site]
     trials = [
@@ -73,6 +74,8 @@ def try_served_recipes(workspace: Workspace, site: str, *, run: str) -> list[Rec
         for serving in servings
         if serving is not None and serving.recipe != layout.NATIVE
     ]
+    on_features = [try_combat(workspace, site, tried.model.partition("@")[0], run=run, at=at) for tried in trials]
+    trials += [tried for tried in on_features if tried is not None]
     for tried in trials:
         keep_trial(workspace, tried, run=run)
     return trials

@@ -5,10 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow.dataset as ds
 
-from platform_core import layout
 from platform_core.learn.data import source_recipe
 from platform_core.learn.registry import find
 from platform_core.manifest.serving import Serving
@@ -16,7 +13,9 @@ from platform_core.manifest.stages import series_rows
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.samples import reference_samples
+from platform_core.trial.first_features import Matrix, columns_of, features_of, first_of_each_patient
 from platform_core.trial.paired import pair
+from platform_core.trial.steps import spelt, weighted_ks
 
 MIN_PATIENTS = 20
 """Patients of either side who must have a feature for its distance to mean anything."""
@@ -64,24 +63,15 @@ class Receipt:
         """One sentence with the numbers."""
         distance = "no feature can be compared"
         if self.reduction is not None:
-            distance = f"the distance to the reference falls by {_spelt(self.reduction)} of itself"
+            distance = f"the distance to the reference falls by {spelt(self.reduction)} of itself"
         risk = "no label says what that means for risk"
         if self.gain is not None:
-            risk = f"log-loss falls by {_spelt(self.gain)} nats per scan"
+            risk = f"log-loss falls by {spelt(self.gain)} nats per scan"
         return f"{distance}; {risk}"
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able, as decisions record it."""
         return {**asdict(self), "helps": self.helps, "because": self.because}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Matrix:
-    """Features of some patients' first scans by one recipe; NaN where a feature could not be told."""
-
-    names: tuple[str, ...]
-    values: Reals
-    """(patients, features)."""
 
 
 def harmonization_receipt(
@@ -103,12 +93,12 @@ def harmonization_receipt(
     chosen = first_of_each_patient(series_rows(workspace, site, keys))
     scans = [row["series_key"] for row in chosen]
     source = workspace.target(target).source_site
-    reference = _features(
+    reference = features_of(
         workspace, source, source_recipe(workspace, target), _reference_keys(workspace, target, before, chosen)
     )
-    old, new = (_features(workspace, site, serving.recipe, scans) for serving in (before, after))
+    old, new = (features_of(workspace, site, serving.recipe, scans) for serving in (before, after))
     names = _comparable(reference, old, new)
-    ref, was, now = (_columns(matrix, names) for matrix in (reference, old, new))
+    ref, was, now = (columns_of(matrix, names) for matrix in (reference, old, new))
     distances = (_distances(ref, was), _distances(ref, now))
     pairs = pair(workspace, before, after, keys=keys)
     return Receipt(
@@ -129,14 +119,6 @@ def harmonization_receipt(
     )
 
 
-def first_of_each_patient(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first row of every patient, in the order of their days."""
-    first: dict[str, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: (row["observed_on"], row["series_key"])):
-        first.setdefault(row["patient_key"], row)
-    return list(first.values())
-
-
 def _reference_keys(
     workspace: Workspace, target: str, serving: Serving, scans: Sequence[dict[str, Any]]
 ) -> tuple[str, ...]:
@@ -150,27 +132,13 @@ def _reference_keys(
     return tuple(key for stratum in sorted(strata & samples.keys()) for key in samples[stratum].keys)
 
 
-def _features(workspace: Workspace, site: str, recipe: str, keys: Sequence[str]) -> _Matrix:
-    """Rows in the order of `keys`."""
-    where = (ds.field("site") == site) & (ds.field("recipe") == recipe)
-    table = workspace.lake.read(layout.FEATURE, where)
-    names = tuple(sorted(set(table.column_names) - set(workspace.lake.schemas[layout.FEATURE].names)))
-    rows = {row["series_key"]: row for row in table.sort_by("revision").to_pylist()}
-    values = [[np.nan if rows.get(key, {}).get(name) is None else rows[key][name] for name in names] for key in keys]
-    return _Matrix(names, np.array(values, dtype=np.float64).reshape(len(keys), len(names)))
-
-
-def _columns(matrix: _Matrix, names: Sequence[str]) -> Reals:
-    return matrix.values[:, [matrix.names.index(name) for name in names]]
-
-
-def _comparable(*matrices: _Matrix) -> list[str]:
+def _comparable(*matrices: Matrix) -> list[str]:
     """Features that enough patients of every sample have."""
     shared = sorted(set.intersection(*(set(matrix.names) for matrix in matrices)))
     return [
         name
         for name in shared
-        if all(np.isfinite(_columns(matrix, [name])).sum() >= MIN_PATIENTS for matrix in matrices)
+        if all(np.isfinite(columns_of(matrix, [name])).sum() >= MIN_PATIENTS for matrix in matrices)
     ]
 
 
@@ -193,17 +161,5 @@ def _eta(reference: Reals, before: Reals, after: Reals) -> float:
 
 def _distances(reference: Reals, current: Reals) -> Reals:
     """Kolmogorov-Smirnov distance of every column."""
-    return np.array([_ks(a, b) for a, b in zip(reference.T, current.T, strict=True)], dtype=np.float64)
-
-
-def _ks(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    a, b = np.sort(a[np.isfinite(a)]), np.sort(b[np.isfinite(b)])
-    if not len(a) or not len(b):
-        return 0.0
-    pooled = np.concatenate([a, b])
-    gap = np.searchsorted(a, pooled, side="right") / len(a) - np.searchsorted(b, pooled, side="right") / len(b)
-    return float(np.abs(gap).max())
-
-
-def _spelt(estimate: Estimate) -> str:
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    even = np.ones(len(reference))
+    return np.array([weighted_ks(a, even, b) for a, b in zip(reference.T, current.T, strict=True)], dtype=np.float64)

@@ -21,7 +21,7 @@ from platform_core.manifest.stages import series_rows
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.risk import Reals
 from platform_core.shift.samples import reference_samples
-from platform_core.trial.receipt import first_of_each_patient
+from platform_core.trial.first_features import first_of_each_patient
 from platform_core.trial.steps import Sides, StepReceipt, implied_prevalence, receipts_of
 from platform_core.trial.walk import See, Walk, walk
 

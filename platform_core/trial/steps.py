@@ -36,6 +36,8 @@ SITE_BY_FEATURES, SITE_BY_EMBEDDING = ("site", "told_by_features"), ("site", "to
 EMBEDDING = ("embedding", "mmd")
 SIGNAL_HERE, SIGNAL_THERE = ("label", "auroc"), ("label_of_reference", "auroc")
 FIT = ("score", "label_shift_fit")
+FAR = ("extrapolation", "share_beyond_2_sd")
+"""Share of features in which an unseen site lies further than 2 SD of the known sites from their mean."""
 VOLUME_ERROR, CENTROID = ("label_map", "volume_error"), ("label_map", "centroid_moved_mm")
 
 
@@ -91,6 +93,8 @@ class StepReceipt:
         told = [f"{self.number} {self.harmonizer}:"]
         if EVERY in self.change:
             told.append(f"distance {self.before[EVERY].value:.2f} to {self.after[EVERY].value:.2f},")
+        if FAR in self.after:
+            told.append(f"{self.after[FAR].value:.0%} of features lie beyond 2 SD of the known sites,")
         named = {"site": SIGNAL_HERE, "reference": SIGNAL_THERE}.get(self.signal_at)
         if named is not None:
             whose = (
@@ -164,6 +168,35 @@ def receipts_of(sides: Sides) -> tuple[StepReceipt, ...]:
     )
 
 
+def receipt_of_features(name: str, names: Sequence[str], reference: Reals, before: Reals, after: Reals) -> StepReceipt:
+    """The receipt of a step that moves rows of features and no voxel.
+
+    Args:
+        name: Of the step.
+        names: Of the features.
+        reference: (patients, features), NaN where unknown.
+        before: (patients, features) of the site.
+        after: The same patients after the step.
+    """
+    even = np.full(len(reference), 1 / len(reference))
+    drawn = [_drawn(reference, even, here) for here in (before, after)]
+    states = [
+        {(feature, "ks"): _interval(distances[:, n]) for n, feature in enumerate(names)}
+        | {EVERY: _interval(distances.mean(axis=1)), SITE_BY_FEATURES: _told_apart(reference, here)}
+        for distances, here in zip(drawn, (before, after), strict=True)
+    ]
+    change = {EVERY: _interval((drawn[1] - drawn[0]).mean(axis=1))}
+    return StepReceipt(
+        number=1,
+        harmonizer=name,
+        before=states[0],
+        after=states[1],
+        change=change,
+        n_patients=len(before),
+        n_reference=len(reference),
+    )
+
+
 def class_weights(y: Reals, prevalence: float | None) -> Reals:
     """What each reference patient counts so that positives make up `prevalence`; all alike if that is not known.
 
@@ -204,14 +237,18 @@ def _comparable(sides: Sides) -> npt.NDArray[np.intp]:
 
 
 def _distances(sides: Sides, state: int, features: npt.NDArray[np.intp], weights: Reals) -> Reals:
-    """(1 + resamples, features): the distances, then those of resampled patients, the same ones at every state."""
-    rng = np.random.default_rng(0)
     there, here = sides.reference.features[state][:, features], sides.site.features[state][:, features]
+    return _drawn(there, weights, here)
+
+
+def _drawn(there: Reals, weights: Reals, here: Reals) -> Reals:
+    """(1 + resamples, features): the distances, then those of resampled patients, the same ones at every call."""
+    rng = np.random.default_rng(0)
     rows = [_each_ks(there, weights, here)]
     for _ in range(N_RESAMPLES):
         drawn, ours = rng.integers(len(there), size=len(there)), rng.integers(len(here), size=len(here))
         rows.append(_each_ks(there[drawn], weights[drawn], here[ours]))
-    return np.asarray(rows, dtype=np.float64).reshape(N_RESAMPLES + 1, len(features))
+    return np.asarray(rows, dtype=np.float64).reshape(N_RESAMPLES + 1, there.shape[1])
 
 
 def _each_ks(reference: Reals, weights: Reals, current: Reals) -> list[float]:
