@@ -15,6 +15,7 @@ from platform_core.manifest import reading
 from platform_core.manifest.canaries import CanaryScore
 from platform_core.manifest.copies import mark_copies, originals
 from platform_core.manifest.ingest import IngestCount
+from platform_core.manifest.ledger import account
 from platform_core.manifest.quarantine import held_files, release, replay
 from platform_core.manifest.reasons import REASONS
 from platform_core.manifest.stages import current_series
@@ -134,3 +135,39 @@ def test_the_same_voxels_under_two_uids_count_once(
     assert (first.n_done, second.n_refused) == (1, 1)
     assert len(originals(north, "north")) == 1
     assert mark_copies(north, "north", run="r3").n_in == 0
+
+
+def test_an_original_that_comes_corrected_stays_the_original(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
+) -> None:
+    """Else it is refused as the copy of its own copy, and nothing of the two is left."""
+    told = []
+    for name, elements in (("a", {}), ("b", {}), ("a", {"PixelSpacing": [0.5, 0.5]})):
+        write_ct(folder / name, SeriesInstanceUID=f"1.2.3.{ord(name)}", **elements)
+        count = ingest(north)
+        told.append(mark_copies(north, "north", run=f"r{len(told)}"))
+    assert count.n_new_revisions == 1
+    assert [(count.n_done, count.n_refused) for count in told] == [(1, 0), (0, 1), (1, 0)]
+
+
+def test_a_series_that_is_corrected_to_the_pixels_of_another_is_the_copy(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
+) -> None:
+    told = []
+    for name, intercept in (("a", "0"), ("b", "-1024"), ("a", "-1024")):
+        write_ct(folder / name, SeriesInstanceUID=f"1.2.3.{ord(name)}", RescaleIntercept=intercept)
+        ingest(north)
+        told.append(mark_copies(north, "north", run=f"r{len(told)}"))
+    assert [(count.n_done, count.n_refused) for count in told] == [(1, 0), (1, 0), (0, 1)]
+
+
+def test_a_series_of_several_revisions_counts_once_at_every_stage(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
+) -> None:
+    late = write_ct(folder, (0, 2, 4, 6, 8))[2]
+    data = late.read_bytes()
+    late.unlink()
+    ingest(north)
+    late.write_bytes(data)
+    ingest(north)
+    assert account(north)["north"] == {"accepted": 5, "ingest/done": 1}

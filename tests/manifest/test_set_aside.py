@@ -1,4 +1,4 @@
-"""What is no image to take in is set aside by its rule, also where a place tells the series without a look at the file."""
+"""What is no image is set aside by its rule, also where a place tells the series without a look at the file."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -7,11 +7,17 @@
 
 WITH
 
--- the present revision of every accepted series
-present AS (
-    SELECT series_key, voxels_sha256, run
+-- every revision of every accepted series, with the run in which the series showed its voxels first
+shown AS (
+    SELECT series_key, revision, voxels_sha256, min(run) OVER (PARTITION BY series_key, voxels_sha256) AS run
     FROM core__series
     WHERE site = $site AND volume_uri IS NOT NULL
+),
+
+-- the present one of them
+present AS (
+    SELECT series_key, voxels_sha256, run
+    FROM shown
     QUALIFY row_number() OVER (PARTITION BY series_key ORDER BY revision DESC) = 1
 ),
 
