@@ -9,10 +9,11 @@ ALONG = 1e-3
 """Largest component of a grid axis off its patient axis (0.06 degrees) that still counts as along it."""
 
 
-def put_in_order(volume: Volume) -> Volume:
+def put_in_order(volume: Volume, kind: type[np.generic] | None = None) -> Volume:
     """Swap and flip axes until each index grows along the patient axis that its axis is nearest to.
 
-    Voxels keep their values, their type and their place in the patient; a new, contiguous array.
+    Voxels keep their values and their place in the patient, and their type unless another `kind` is asked for; a new,
+    contiguous array.
     """
     assert volume.geometry is not None, "the recipe skips volumes without geometry"
     axes = np.reshape(volume.geometry.direction, (3, 3))
@@ -28,7 +29,7 @@ def put_in_order(volume: Volume) -> Volume:
     x, y, z = (float(volume.geometry.spacing_mm[k]) for k in order)
     a, b, c = (float(v) for v in origin[:3])
     turned = tuple(float(v) for v in (axes[:, order] * signs).ravel())
-    return Volume(np.array(voxels, order="C"), Geometry((x, y, z), (a, b, c), turned))
+    return Volume(np.array(voxels, dtype=kind, order="C"), Geometry((x, y, z), (a, b, c), turned))
 
 
 def nearest_axes(axes: npt.NDArray[np.float64]) -> list[int]:

@@ -1,6 +1,6 @@
 """Bring every volume's axes into one order: x to the left, y to the back, z to the head, as near as its grid allows."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,8 +29,7 @@ def orient(volume: Volume, settings: Orient, learned: Learned) -> Volume:  # noq
     Returns:
         float32 volume in the units of the input.
     """
-    turned = put_in_order(volume)
-    return replace(turned, voxels=turned.voxels.astype(np.float32, copy=False))
+    return put_in_order(volume, np.float32)
 
 
 def orient_label(label: Volume, settings: Orient, learned: Learned) -> Volume:  # noqa: ARG001

@@ -81,9 +81,13 @@ def test_without_numba_numpy_does_the_work() -> None:
     assert run(WORK.format(before="sys.modules['numba'] = None")) == "False (8, 4, 9) 1.0"
 
 
+NO_FOLDER = "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []"
+CUT_SHORT = "import pickle, numba.core.caching as c; c.IndexDataCacheFile._load_index = lambda _: pickle.loads(b'')"
+
+
 @pytest.mark.slow
-def test_where_nothing_can_be_written_compiling_still_works() -> None:
-    before = "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []"
+@pytest.mark.parametrize("before", [NO_FOLDER, CUT_SHORT], ids=["no folder", "a file cut short"])
+def test_without_a_usable_cache_compiling_still_works(before: str) -> None:
     assert run(WORK.format(before=before)) == "True (8, 4, 9) 1.0"
 
 

@@ -5,6 +5,7 @@ the test for negative ones, which would keep the loops from using the processor'
 """
 
 from collections.abc import Callable
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -30,21 +31,24 @@ TAPS = (_read(uint64, 2), _read(float32, 2))
 RESAMPLE = [void(_read(kind, 3), *TAPS, *TAPS, *TAPS, float32[:, :, ::1]) for kind in KINDS]
 PIECEWISE = [void(*[_read(float32, 1)] * 5, float32, float32[::1])]
 
+UNUSABLE_CACHE = (RuntimeError, OSError, EOFError, UnpicklingError)
+"""Of numba: no folder that it may write to, a full disk, a file cut short."""
 
-def compiled(signatures: list[Any] | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Compile at once, kept on disk where there is a folder for it."""
+
+def compiled(signatures: list[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Compile at once, kept on disk where there is a folder for it, with all that the function calls."""
 
     def compile_(function: Callable[..., None]) -> Callable[..., None]:
         try:
             made: Callable[..., None] = njit(signatures, nogil=True, error_model="numpy", cache=True)(function)
-        except (RuntimeError, OSError):  # no folder that numba may write to, or a full disk
+        except UNUSABLE_CACHE:
             made = njit(signatures, nogil=True, error_model="numpy")(function)
         return made
 
     return compile_
 
 
-@compiled()
+@njit(nogil=True, error_model="numpy")
 def add_lines(lines: Voxels, index: Indices, weight: Floats, i: int, out: Floats) -> None:
     """`out` becomes the sum over k of `weight[k, i]` times line `index[k, i]`."""
     line, w = lines[index[0, i]], weight[0, i]
@@ -61,7 +65,7 @@ def add_lines(lines: Voxels, index: Indices, weight: Floats, i: int, out: Floats
             out[x] += np.float32(line[x]) * w
 
 
-@compiled()
+@njit(nogil=True, error_model="numpy")
 def gather(line: Floats, index: Indices, weight: Floats, out: Floats) -> None:
     """`out[i]` becomes the sum over k of `weight[k, i]` times `line[index[k, i]]`."""
     if len(index) == 1:
@@ -75,7 +79,7 @@ def gather(line: Floats, index: Indices, weight: Floats, out: Floats) -> None:
             out[i] += line[index[k, i]] * weight[k, i]
 
 
-@compiled()
+@njit(nogil=True, error_model="numpy")
 def resample_plane(plane: Voxels, iy: Indices, wy: Floats, ix: Indices, wx: Floats, line: Floats, out: Floats) -> None:
     """Along y, then x; `line` is room for one line of `plane`."""
     for j in range(len(out)):
