@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 
@@ -54,10 +55,11 @@ TRIAL = RecipeTrial(
 @pytest.fixture
 def fitted(served: Workspace) -> Workspace:
     """A workspace that knows the recipe of the trial."""
-    steps = [
-        StepSettings(harmonizer="clip_intensity", low=-150.0, high=250.0),
-        StepSettings(harmonizer="histogram_match"),
+    written: list[dict[str, Any]] = [
+        {"harmonizer": "clip_intensity", "low": -150.0, "high": 250.0},
+        {"harmonizer": "histogram_match"},
     ]
+    steps = [StepSettings(**step) for step in written]
     text = fit_recipe(parse_recipe(steps), [], None).to_json()
     row = {"site": "south", "target": "lesion", "recipe": RECIPE, "steps": text, "created_at": AT, "n_fitted": 1,
            "fitted_on": "x", "run": "r"}  # fmt: skip
