@@ -147,6 +147,11 @@ class Book:
         with self._open() as db:
             return int(db.execute("SELECT count(*) FROM file WHERE NOT is_done").fetchone()[0])
 
+    def n_settled(self, run: str) -> int:
+        """Files to which a run gave an outcome, those that wait not among them."""
+        with self._open() as db:
+            return int(db.execute("SELECT count(*) FROM file WHERE run = ? AND is_done", (run,)).fetchone()[0])
+
     def put_shards(self, run: str, bases: Iterable[str], size: int) -> tuple[str, ...]:
         """Note what a run is to take in, `size` series to a shard; returns the shards' opaque names."""
         listed = list(bases)

@@ -69,14 +69,14 @@ def discover(workspace: Workspace, site: str, *, run: str, at: datetime) -> Disc
     _check_settings(place)
     if not place.book.begin(run, workspace.lake.identity(layout.ARRIVAL)):
         return Discovery(site=site, is_busy=True)
-    n_listed, n_aside = _list(place)
+    n_listed = _list(place)
     now_ns = int(at.timestamp() * 1e9)
     limit_ns = now_ns - int(place.settings.quiet_s * 1e9)
-    n_moving = _let_wait(place, list(place.book.series_moving(limit_ns)))
+    _let_wait(place, list(place.book.series_moving(limit_ns)))
     bases = list(place.book.series_at_rest(limit_ns))
     shards = place.book.put_shards(run, bases, workspace.settings.shard_size)
-    n_pending = place.book.n_pending() - n_moving
-    return Discovery(site=site, n_listed=n_listed, n_new=n_aside + n_moving + n_pending, shards=shards)
+    n_new = place.book.n_settled(run) + place.book.n_pending()  # asked of the book: a repeated call knows no first one
+    return Discovery(site=site, n_listed=n_listed, n_new=n_new, shards=shards)
 
 
 def _check_settings(place: Place) -> None:
@@ -87,20 +87,20 @@ def _check_settings(place: Place) -> None:
         read_index(place.settings.index)
 
 
-def _list(place: Place) -> tuple[int, int]:
-    """Note everything that is new; returns how much was listed and how much of it was set aside."""
-    n_listed, n_aside = 0, 0
+def _list(place: Place) -> int:
+    """Note everything that is new; returns how much was listed."""
+    n_listed = 0
     cursor = place.book.cursor()
     found = _Found()
     for page in place.source.pages(place.settings, cursor):
         _look_over(place, page.items, found)
         cursor = page.cursor
         if found.n_listed >= N_BUFFERED:
-            n_listed, n_aside = n_listed + found.n_listed, n_aside + len(found.aside)
+            n_listed += found.n_listed
             _note(place, found, cursor)
             found = _Found()
     _note(place, found, cursor)
-    return n_listed + found.n_listed, n_aside + len(found.aside)
+    return n_listed + found.n_listed
 
 
 def _note(place: Place, found: _Found, cursor: str) -> None:
@@ -201,20 +201,17 @@ def _read_entry(place: Place, item: Item) -> Entry:
         return entry_of(place, item, None)
 
 
-def _let_wait(place: Place, bases: Sequence[str]) -> int:
-    """Tell the ledger of files whose series is still arriving; returns how many there are."""
+def _let_wait(place: Place, bases: Sequence[str]) -> None:
+    """Tell the ledger of files whose series is still arriving."""
     detail = f"the series changed less than {place.settings.quiet_s:g} s ago: more of it may come"
     waiting: list[Arrival] = []
-    n_files = 0
     for base in bases:
         entries = [entry_of(place, entry.item, None, base, entry) for entry in place.book.group(base).pending]
         waiting += [Arrival(entry, Outcome(WAITING, "still_arriving", detail), is_listed=True) for entry in entries]
-        n_files += len(entries)
         if len(waiting) >= N_BUFFERED:
             _tell_waiting(place, waiting)
             waiting = []
     _tell_waiting(place, waiting)
-    return n_files
 
 
 def _tell_waiting(place: Place, waiting: Sequence[Arrival]) -> None:

@@ -14,8 +14,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from platform_core import layout
-from platform_core.errors import BadSetting, LedgerOpen, NoSuchPlace
+from platform_core.errors import BadSetting, LedgerOpen, NoSuchPlace, StorageUnavailable
 from platform_core.imaging.nifti import volume_sha256
+from platform_core.manifest.book import Book
 from platform_core.manifest.door import open_door
 from platform_core.manifest.ingest import discover, ingest_shard
 from platform_core.manifest.ledger import arrival_counts, check_ledger, stage_counts
@@ -410,3 +411,23 @@ def test_a_series_that_is_still_arriving_waits_whole_and_keeps_its_arrivals(
         check_ledger(here, "slow", run, found.n_new)
         assert {key[0] for key in outcomes(here)} == {outcome}
     assert outcomes(here).total() == 8
+
+
+def test_a_discovery_that_breaks_off_and_is_repeated_closes_the_ledger(
+    north: Workspace, folder: Path, write_ct: WriteCT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an orchestrator does: the same call again, of the same run."""
+    write_ct(folder)
+    (folder / "LICENSE").write_text("as you please")
+    with monkeypatch.context() as broken:
+        broken.setattr(Book, "put_shards", _unavailable)
+        with pytest.raises(StorageUnavailable):
+            discover(north, "north", run="r", at=AT)
+    found = discover(north, "north", run="r", at=AT)
+    ingest_shard(north, "north", found.shards[0], run="r", at=AT)
+    check_ledger(north, "north", "r", found.n_new)
+    assert found.n_new == 5
+
+
+def _unavailable(*_: object) -> None:
+    raise StorageUnavailable("s3://somewhere", "503")

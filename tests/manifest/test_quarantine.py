@@ -18,7 +18,7 @@ from platform_core.manifest.ingest import IngestCount
 from platform_core.manifest.ledger import account
 from platform_core.manifest.quarantine import held_files, release, replay
 from platform_core.manifest.reasons import REASONS
-from platform_core.manifest.stages import current_series
+from platform_core.manifest.stages import StageCount, current_series
 from platform_core.manifest.workspace import Workspace
 
 WriteCT = Callable[..., list[Path]]
@@ -141,7 +141,7 @@ def test_an_original_that_comes_corrected_stays_the_original(
     north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
 ) -> None:
     """Else it is refused as the copy of its own copy, and nothing of the two is left."""
-    told = []
+    told: list[StageCount] = []
     for name, elements in (("a", {}), ("b", {}), ("a", {"PixelSpacing": [0.5, 0.5]})):
         write_ct(folder / name, SeriesInstanceUID=f"1.2.3.{ord(name)}", **elements)
         count = ingest(north)
@@ -153,7 +153,7 @@ def test_an_original_that_comes_corrected_stays_the_original(
 def test_a_series_that_is_corrected_to_the_pixels_of_another_is_the_copy(
     north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
 ) -> None:
-    told = []
+    told: list[StageCount] = []
     for name, intercept in (("a", "0"), ("b", "-1024"), ("a", "-1024")):
         write_ct(folder / name, SeriesInstanceUID=f"1.2.3.{ord(name)}", RescaleIntercept=intercept)
         ingest(north)
