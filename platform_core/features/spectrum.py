@@ -24,11 +24,14 @@ MIN_RINGS = 4
 def measure_spectrum(slices: Slices) -> Mapping[str, float | None]:
     """Slope of the power spectrum, and log power in bands.
 
-    Definition: P = |FFT(w (I - mean I))|^2 * pixel area / sum w^2 with a Hann window w, mean over slices, then over
-    rings one frequency step wide. spectrum_slope is alpha of P ~ f^-alpha, least squares of ln P on ln f over .05 to
-    .25 cycles/mm; it grows with smoothing and slice thickness. A band is ln of the mean of P over its frequencies;
-    it grows with structure, sharpness and noise. All real numbers. A feature whose band reaches above 0.9 of the
-    Nyquist frequency of the coarser axis, or holds too few frequencies, is None; so are all for plain images.
+    Definition: P = |FFT(w (I - mean I))|^2 * pixel area / sum w^2 with a Hann window w over the field of view (the same
+    window in mm, however fine the pixels are), mean over slices, then over rings one frequency step wide. P is free
+    of the grid below Nyquist; a wider field of view dilutes the patient's with air.
+
+    spectrum_slope is alpha of P ~ f^-alpha, least squares of ln P on ln f over .05 to .25 cycles/mm; it grows with
+    smoothing and slice thickness. A band is ln of the mean of P over its frequencies; it grows with structure,
+    sharpness and noise. All real numbers. A feature whose band reaches above 0.9 of the Nyquist frequency of the
+    coarser axis, or holds too few frequencies, is None; so are all for plain images.
 
     Unit: HU^2 mm^2 for CT, others mm^2 after division by the foreground's median.
 

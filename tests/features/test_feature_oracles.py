@@ -136,12 +136,17 @@ def test_air_that_is_cut_off_tells_no_noise(floor: float) -> None:
     assert measure(Volume(voxels, Geometry((1.0, 1.0, 2.0))), "CT")["noise_air_hu"] is None
 
 
-@pytest.mark.parametrize(("blur_mm", "spacing_mm"), [(1.0, 0.7), (1.5, 1.0), (2.0, 1.0), (2.0, 1.5)])
+@pytest.mark.parametrize(
+    ("blur_mm", "spacing_mm"), [(0.5, 1.0), (0.6, 0.5), (0.8, 1.5), (1.0, 0.7), (1.5, 1.0), (2.0, 1.0), (2.0, 1.5)]
+)
 def test_the_edge_of_a_blurred_disk_is_as_wide_as_its_blur(blur_mm: float, spacing_mm: float) -> None:
-    """10-90 % of a Gaussian edge is 2.563 standard deviations."""
-    assert told(disk(blur_mm, spacing_mm), "edge_width_mm", spacing_mm=spacing_mm) == pytest.approx(
-        2.563 * blur_mm, rel=0.12
-    )
+    """10-90 % of a Gaussian edge is 2.563 SDs; pixels that average over themselves add a twelfth of their square."""
+    truth = 2.563 * math.hypot(blur_mm, spacing_mm / math.sqrt(12))
+    assert told(disk(blur_mm, spacing_mm), "edge_width_mm", spacing_mm=spacing_mm) == pytest.approx(truth, rel=0.06)
+
+
+def test_a_step_is_narrower_than_a_pixel() -> None:
+    assert told(disk(0.0, 1.0), "edge_width_mm") < 1
 
 
 def test_blur_widens_edges_and_takes_fine_structure() -> None:
