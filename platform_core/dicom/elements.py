@@ -94,13 +94,13 @@ def shared_groups(elements: Elements) -> Elements:
 
 def first_item(elements: Elements, sequence: str) -> Elements:
     """The first item of a sequence; empty if there is none."""
-    items = elements.items(sequence)
+    items = elements.items(sequence, most=1)
     return items[0] if items else EMPTY
 
 
 def group_of(shared: Elements, sequence: str, elements: Elements) -> Elements:
     """The first item of a functional group, or the elements themselves where a classic file keeps the field."""
-    items = shared.items(sequence)
+    items = shared.items(sequence, most=1)
     return items[0] if items else elements
 
 

@@ -21,8 +21,9 @@ FRAME_KINDS = frozenset(
     "P_FFE P_SE R_FFE R_SE I_FFE I_SE MIP MPR".split()
 )
 """Image types that are another quantity than the magnitude image beside them."""
-MAX_TILES = 1024
-"""Slices of one mosaic; scanners write up to some hundred, and a false count of a short header must not cost more."""
+MAX_TILES, MAX_FRAMES = 1024, 1 << 17
+"""Of one mosaic, of one enhanced file; the largest seen have some hundred and some ten thousand. A short header that
+claims more, or describes more in few bytes, must not cost minutes."""
 FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 
 
@@ -56,13 +57,16 @@ def frames_of(elements: Elements, *, is_projection: bool = False) -> tuple[int, 
 
     Raises:
         UnreadableScan: `multi_frame` for frames without functional groups, `frame_count` where frames and groups
-            differ, `mosaic` for a mosaic without its header, `too_large` for one of more tiles than any scanner writes,
-            `bad_rescale` for a slope or intercept that is no number.
+            differ, `mosaic` for a mosaic without its header, `too_large` for more tiles or frames than any scanner
+            writes, `bad_rescale` for a slope or intercept that is no number.
     """
-    groups = elements.items("PerFrameFunctionalGroupsSequence")
     n_stated = whole(elements, "NumberOfFrames") or 1
+    if n_stated > MAX_FRAMES:
+        raise UnreadableScan("too_large", f"more than {MAX_FRAMES} frames are stated")
+    groups = elements.items("PerFrameFunctionalGroupsSequence", most=max(n_stated, 0) + 1)
     if groups and n_stated != len(groups):
-        raise UnreadableScan("frame_count", f"{n_stated} frames are stated, {len(groups)} are described")
+        told = len(groups) if len(groups) < n_stated else "more"
+        raise UnreadableScan("frame_count", f"{n_stated} frames are stated, {told} are described")
     if groups:
         return 0, _enhanced(elements, groups)
     if n_stated > 1:
@@ -118,7 +122,7 @@ def _enhanced_frame(index: int, own: Elements, shared: Elements, kind: str, slic
     """One frame; its own functional groups come before the shared ones (PS3.3 C.7.6.16)."""
 
     def group(sequence: str) -> Elements:
-        items = own.items(sequence) or shared.items(sequence)
+        items = own.items(sequence, most=1) or shared.items(sequence, most=1)
         return items[0] if items else EMPTY
 
     measures, content = group("PixelMeasuresSequence"), group("FrameContentSequence")

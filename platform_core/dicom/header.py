@@ -264,7 +264,7 @@ def _exposure_mas(elements: Elements, shared: Elements) -> float | None:
 
 def _echo_time_ms(elements: Elements, shared: Elements) -> float | None:
     for group in (shared, first_item(elements, "PerFrameFunctionalGroupsSequence")):
-        items = group.items("MREchoSequence")
+        items = group.items("MREchoSequence", most=1)
         if items:
             return number(items[0], "EffectiveEchoTime")
     return number(elements, "EchoTime")
@@ -282,7 +282,7 @@ def _listed(value: str, terms: frozenset[str]) -> str | None:
 
 def _has_contrast(elements: Elements) -> bool:
     agent = text(elements, "ContrastBolusAgent").upper()
-    return agent not in ("", "NONE", "NO") or bool(elements.items("ContrastBolusAgentSequence"))
+    return agent not in ("", "NONE", "NO") or bool(elements.items("ContrastBolusAgentSequence", most=1))
 
 
 def _sequence(elements: Elements, shared: Elements) -> str:

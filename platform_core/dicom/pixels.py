@@ -49,7 +49,7 @@ def decode(scan: Scan) -> Voxels:
         raise UnreadableScan("colour", "expected one grey value per pixel, found a colour image")
     if header.is_projection and len(header.frames) > 1:
         raise UnreadableScan("radiograph_frames", f"{len(header.frames)} frames, where a radiograph has one")
-    if scan.elements.items("ModalityLUTSequence"):
+    if scan.elements.items("ModalityLUTSequence", most=1):
         raise UnreadableScan("modality_lut", "a table, not a slope and intercept, gives the values their meaning")
     if scan.elements.place("PixelData") is None:
         raise UnreadableScan("no_pixels", "the file ends before its pixels, or has none")

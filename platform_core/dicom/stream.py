@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -100,13 +101,13 @@ class Elements:
         found = self.place(name)
         return found.vr if found is not None and found.vr not in (b"", b"UN") else standard_vr(name)
 
-    def items(self, name: str) -> list["Elements"]:
-        """The items of a sequence; none if it is not there."""
+    def items(self, name: str, *, most: int | None = None) -> list["Elements"]:
+        """The items of a sequence, all or the first `most`; none if it is not there."""
         found = self.place(name)
         if found is None or not found.length:
             return []
         coding = NESTED_UNKNOWN if found.vr == b"UN" else self.coding
-        return list(_items(self.data, found.start, found.start + found.length, coding))
+        return list(islice(_items(self.data, found.start, found.start + found.length, coding), most))
 
 
 def read_elements(data: bytes, *, last: int = LAST) -> Elements:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from platform_core.dicom.elements import first_item
 from platform_core.dicom.header import open_scan
 from platform_core.dicom.pixels import decode, in_units
 from platform_core.dicom.stream import Elements, read_elements
@@ -355,6 +356,17 @@ def test_items_are_found_by_length_and_by_delimiter(syntax: str, is_open: bool) 
     dataset.ReferencedSeriesSequence = [outer]
     data = corpus.coded(dataset)
     assert check(read_elements(data), pydicom.dcmread(BytesIO(data))) > 25
+
+
+def test_no_more_items_are_read_than_are_asked_for() -> None:
+    """A sequence of a million empty items is short; to find the first takes none of the others."""
+    groups = corpus.enhanced_groups([(0, 0, 3 * k) for k in range(5)])
+    data = corpus.file_of(corpus.noise((5, *SIZE), depth(8, 8)), depth(8, 8), **groups)
+    elements = read_elements(data)
+    whole = elements.items("PerFrameFunctionalGroupsSequence")
+    assert len(whole) == 5
+    assert elements.items("PerFrameFunctionalGroupsSequence", most=2) == whole[:2]
+    assert first_item(elements, "PerFrameFunctionalGroupsSequence") == whole[0]
 
 
 def test_a_sequence_of_unknown_type_is_read_as_implicit_little_endian() -> None:

@@ -197,6 +197,10 @@ def test_a_lie_about_the_number_of_frames_is_refused(n_stated: int) -> None:
     assert reason_of([enhanced(AXIAL, NumberOfFrames=n_stated)]) == "frame_count"
 
 
+def test_more_frames_than_any_scan_has_are_refused_before_they_are_read() -> None:
+    assert reason_of([enhanced(AXIAL, NumberOfFrames=(1 << 17) + 1)]) == "too_large"
+
+
 # --- more than one volume ----------------------------------------------------------------------
 
 
