@@ -67,6 +67,8 @@ class Group:
     """Content of every file ever read, and the instance that it showed."""
     parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Instance, and the parts that it went into, under whatever address and in whatever bytes it came."""
+    released: frozenset[str] = frozenset()
+    """Content of files whose pixels a person has looked at: what looks like text in them names nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +180,10 @@ class Book:
             pending = _entries(db, "WHERE base = ? AND NOT is_done ORDER BY address", (base,))
             done = _entries(db, "WHERE base = ? AND is_done ORDER BY address", (base,))
             shown = db.execute("SELECT content, instance, parts FROM shown WHERE base = ?", (base,)).fetchall()
+            released = db.execute("SELECT content FROM released WHERE base = ?", (base,)).fetchall()
         instances = {content: instance for content, instance, _ in shown}
         parts = {instance: tuple(json.loads(parts)) for _, instance, parts in shown}
-        return Group(base, tuple(pending), tuple(done), instances, parts)
+        return Group(base, tuple(pending), tuple(done), instances, parts, frozenset(content for (content,) in released))
 
     # -- outcomes
 
@@ -240,13 +243,11 @@ class Book:
             _state(db, "cursor", "")
             return n
 
-    def release(self, base: str, because: str) -> None:
-        """A person has looked at the pixels of this series: what looks like text in them names nobody."""
-        self._state(f"released/{base}", because)
-
-    def is_released(self, base: str) -> bool:
-        """Whether a person has looked at the pixels of this series."""
-        return bool(self._fact(f"released/{base}"))
+    def release(self, entries: Iterable[Entry], because: str) -> None:
+        """A person has looked at the pixels of these files, in the bytes that they have now."""
+        rows = [(entry.base, entry.content, because) for entry in entries if entry.base and entry.content]
+        with self._open() as db:
+            db.executemany("INSERT OR REPLACE INTO released (base, content, because) VALUES (?, ?, ?)", rows)
 
     # -- the file
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from platform_core.dicom.header import VIEWS
 from platform_core.errors import UnreadableScan
 from platform_core.manifest.arrivals import ACCEPTED, Past
-from platform_core.manifest.book import Entry
+from platform_core.manifest.book import Entry, Group
 from platform_core.manifest.index import ByFile, Row
 from platform_core.manifest.place import Place, entry_of
 from platform_core.manifest.reading import File, Reading, Room, open_file, read_image, read_series
@@ -38,7 +38,7 @@ def open_entry(place: Place, entry: Entry, data: bytes | UnreadableScan, room: R
 
 def read_group(
     place: Place,
-    base: str,
+    group: Group,
     fetched: Sequence[Fetched],
     room: Room,
     past: Mapping[str, Past],
@@ -50,12 +50,14 @@ def read_group(
         before = past.get(fetched[n].entry.arrival_key)
         return before is not None and before.end.outcome == ACCEPTED
 
-    is_released = place.book.is_released(base)
+    def is_released(n: int) -> bool:
+        return fetched[n].entry.content in group.released
+
     if fetched[0].content:
         view = _view(index_row(index, fetched))
         content = fetched[0].content
-        return read_image(content, len(fetched), place.settings, view, was_accepted, may_show_text=is_released)
-    return read_series([file.file for file in fetched], room, was_accepted, may_show_text=is_released)
+        return read_image(content, len(fetched), place.settings, view, was_accepted, is_released)
+    return read_series([file.file for file in fetched], room, was_accepted, is_released)
 
 
 def index_row(index: ByFile | None, fetched: Sequence[Fetched]) -> Row:

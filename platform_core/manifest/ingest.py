@@ -135,7 +135,7 @@ def _take_in(
     if not any(file.is_listed for file in fetched):
         return
     came.moved += absent
-    reading = read_group(place, group.base, fetched, room, past, index)
+    reading = read_group(place, group, fetched, room, past, index)
     parts = decide_parts(place, group, reading, fetched, present, index)
     came.arrivals += ends_of(place, group.base, reading, fetched, parts)
     came.parts += [_store(place, part) for part in parts]

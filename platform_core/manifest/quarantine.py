@@ -7,8 +7,8 @@ from typing import Any
 from platform_core import layout
 from platform_core.dicom.burned_in import BURNED_IN_TEXT
 from platform_core.errors import BadRequest, UnknownName
-from platform_core.manifest.book import Book, open_book
-from platform_core.manifest.door import open_door
+from platform_core.manifest.book import Book, Entry, open_book
+from platform_core.manifest.door import Door, open_door
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 
@@ -37,20 +37,30 @@ def replay(workspace: Workspace, site: str, *, reason: str | None = None, key: s
 def release(workspace: Workspace, site: str, key: str, *, because: str) -> int:
     """Say that a person has looked at the pixels of a series: the next run takes it in; returns its files.
 
+    What is released is these files as they are: others of the same series, and those that come later, are looked at.
+
     Raises:
         UnknownName: If nothing is held under this key.
         BadRequest: If it is held for another reason than what looks like text, or no reason is given.
     """
-    reasons = {row["reason"] for row in held_files(workspace, site, key=key)}
+    held = held_files(workspace, site, key=key)
+    reasons = {row["reason"] for row in held}
     if reasons and reasons != {BURNED_IN_TEXT}:
         told = ", ".join(sorted(reasons))
         raise BadRequest(f"{key} is held for {told}: only {BURNED_IN_TEXT} can be released; mend it and replay")
     if not because.strip():
         raise BadRequest("say why it may be released, so that the next person need not look again: --because")
     book, bases, _ = _found(workspace, site, None, key)
-    for base in bases:
-        book.release(base, because)
-    return book.reopen(sorted(bases))
+    door, keys = open_door(workspace), {row["series_key"] for row in held}
+    shown = [entry for base in bases for entry in book.group(base).done if not keys.isdisjoint(_keys_of(door, entry))]
+    book.release(shown, because)
+    book.reopen(sorted(bases))
+    return len(shown)
+
+
+def _keys_of(door: Door, entry: Entry) -> set[str]:
+    """The series that a file went into."""
+    return {door.part_key(entry.base or "", part) for part in entry.parts}
 
 
 def _found(workspace: Workspace, site: str, reason: str | None, key: str | None) -> tuple[Book, set[str], set[str]]:

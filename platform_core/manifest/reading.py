@@ -136,8 +136,15 @@ def _fill(file: File, stored: Voxels, room: Room) -> None:
         file.slot = room.take()
 
 
+def _is_none(_: int) -> bool:
+    return False
+
+
 def read_series(
-    files: Sequence[File], room: Room, is_preferred: Callable[[int], bool], *, may_show_text: bool = False
+    files: Sequence[File],
+    room: Room,
+    is_preferred: Callable[[int], bool],
+    is_released: Callable[[int], bool] = _is_none,
 ) -> Reading:
     """Decide on each part of a series.
 
@@ -145,7 +152,7 @@ def read_series(
         files: What `open_file` gave for each file, in the order of their addresses.
         room: The room that they were opened with.
         is_preferred: Whether a file was accepted before, so that a copy of it is the copy.
-        may_show_text: A person has looked: what looks like text is none.
+        is_released: Whether a person has looked at a file: a part of such files may show what looks like text.
     """
     files = list(files)
     _settle_copies(files, is_preferred)
@@ -156,9 +163,7 @@ def read_series(
         if file.header is not None and file.copy_of is None and file.rule is None
         for frame in file.header.frames
     ]
-    return Reading(
-        files, [_take(part, files, room, spoiler, may_show_text=may_show_text) for part in split_parts(planes)]
-    )
+    return Reading(files, [_take(part, files, room, spoiler, is_released) for part in split_parts(planes)])
 
 
 def read_image(
@@ -167,8 +172,7 @@ def read_image(
     settings: SiteSettings,
     view: str | None,
     is_preferred: Callable[[int], bool],
-    *,
-    may_show_text: bool = False,
+    is_released: Callable[[int], bool] = _is_none,
 ) -> Reading:
     """Decode a plain image that came in one or more equal copies."""
     kept = next((index for index in range(n_copies) if is_preferred(index)), 0)
@@ -177,7 +181,7 @@ def read_image(
     volume: Volume | None = None
     try:
         volume = decode_image(content)
-        files[kept].refusal = None if may_show_text else _seen_text(volume, modality)
+        files[kept].refusal = None if is_released(kept) else _seen_text(volume, modality)
     except UnreadableScan as error:
         files = [File(refusal=(error.reason, error.detail)) for _ in range(n_copies)]
     facts = {
@@ -249,7 +253,9 @@ def _spoiler(files: list[File]) -> Refusal | None:
     return next((refusal for refusal in loose if refusal is not None), None)
 
 
-def _take(part: Part, files: list[File], room: Room, spoiler: Refusal | None, *, may_show_text: bool) -> Taken:
+def _take(
+    part: Part, files: list[File], room: Room, spoiler: Refusal | None, is_released: Callable[[int], bool]
+) -> Taken:
     indices = tuple(dict.fromkeys(plane.file for plane in part))
     identities = [identity for index in indices if (identity := files[index].identity) is not None]
     dates = [identity.acquired_on for identity in identities if identity.acquired_on is not None]
@@ -260,7 +266,7 @@ def _take(part: Part, files: list[File], room: Room, spoiler: Refusal | None, *,
     if refusal is None:
         try:
             volume = _assemble(part, files, room)
-            if any(map(is_at_risk, marks)) and not may_show_text:
+            if any(map(is_at_risk, marks)) and not all(map(is_released, indices)):
                 refusal = _seen_text(volume, part[0].header.modality)
         except UnreadableScan as error:
             refusal = (error.reason, error.detail)

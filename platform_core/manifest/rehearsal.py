@@ -45,8 +45,9 @@ def _rehearse(place: Place, canary: Canary, index: ByFile | None) -> Passage:
         open_entry(place, entry, data, room, is_listed=True)
         for entry, (_, data) in zip(entries, canary.files, strict=True)
     ]
-    reading = read_group(place, base, fetched, room, {}, index)
-    parts = decide_parts(place, Group(base, (), ()), reading, fetched, {}, index)
+    group = Group(base, (), ())
+    reading = read_group(place, group, fetched, room, {}, index)
+    parts = decide_parts(place, group, reading, fetched, {}, index)
     ends = ends_of(place, base, reading, fetched, parts)
     volumes = [encode_volume(part.taken.volume) for part in parts if part.taken.volume is not None]
     rows = [part.row for part in parts]

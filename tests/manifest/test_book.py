@@ -1,3 +1,4 @@
+import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -131,3 +132,18 @@ def test_two_sites_have_two_books(workspace: Workspace) -> None:
     door = open_door(workspace)
     open_book(door, "north").settle([entry("a")], "r")
     assert list(open_book(door, "south").entries()) == []
+
+
+def test_a_book_of_the_time_when_whole_series_were_released_still_opens(book: Book) -> None:
+    """What it held then stays released; what comes later is looked at."""
+    book.settle(
+        [entry("a", "k1", content="c1"), entry("b", "k2", content="c2"), entry("c", "k3", "x", content="c3")], "r"
+    )
+    with sqlite3.connect(book.file) as old:
+        old.execute("DROP TABLE released")
+        old.execute("DROP TABLE shown")
+        old.execute("INSERT INTO fact VALUES ('released/b', 'it says PORTABLE')")
+    assert book.group("b").released == {"c1", "c2"}
+    book.settle([entry("d", "k4", content="c4")], "r")
+    assert book.group("b").released == {"c1", "c2"}
+    assert book.group("x").released == set()

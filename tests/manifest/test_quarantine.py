@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from platform_core import layout
 from platform_core.errors import BadRequest, IdentityLeak, UnknownName
@@ -20,6 +22,7 @@ from platform_core.manifest.quarantine import held_files, release, replay
 from platform_core.manifest.reasons import REASONS
 from platform_core.manifest.stages import StageCount, current_series
 from platform_core.manifest.workspace import Workspace
+from tests.conftest import save
 
 WriteCT = Callable[..., list[Path]]
 Ingest = Callable[..., IngestCount]
@@ -102,6 +105,35 @@ def test_what_looks_like_text_is_released_with_a_reason(
         release(north, "north", held["series_key"], because=" ")
     assert release(north, "north", held["series_key"], because="it says PORTABLE") == 1
     assert ingest(north).n_accepted == 1
+
+
+def test_a_release_is_of_the_files_that_were_looked_at(
+    north: Workspace, folder: Path, make_slice: Callable[..., Dataset], ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: Any = type("Seen", (), {"detail": "a line"})()
+    monkeypatch.setattr(ingesting, "send_canaries", lambda *_: CanaryScore())
+    monkeypatch.setattr(reading, "has_text_like_regions", lambda *_: seen)
+
+    def send(name: str, n: int, text: int) -> None:
+        pixels = np.arange(4096).reshape(64, 64) + text
+        save(folder / name, make_slice(n, (0, 0, 0), pixels, Modality="DX", SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1"))
+
+    def shown() -> list[int]:
+        return sorted(row["part"] for row in current_series(north, "north").to_pylist())
+
+    send("a", 0, 0)
+    send("b", 1, 0)
+    ingest(north)
+    key = next(row["series_key"] for row in north.lake.read(layout.SERIES).to_pylist() if row["part"] == 1)
+    assert release(north, "north", key, because="it says PORTABLE") == 1
+    ingest(north)
+    assert shown() == [1]
+    send("c", 2, 0)
+    ingest(north)
+    assert shown() == [1]
+    send("b", 1, 9)
+    assert ingest(north).n_quarantined == 1
+    assert [row["revision"] for row in current_series(north, "north").to_pylist()] == [2]
 
 
 def test_only_what_looks_like_text_can_be_released(

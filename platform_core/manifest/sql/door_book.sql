@@ -35,8 +35,23 @@ CREATE TABLE IF NOT EXISTS shown (
     PRIMARY KEY (base, instance, content)
 ) WITHOUT ROWID;
 
+-- files whose pixels a person has looked at: what looks like text in them names nobody
+CREATE TABLE IF NOT EXISTS released (
+    base TEXT NOT NULL,
+    content TEXT NOT NULL,
+    because TEXT NOT NULL,
+    PRIMARY KEY (base, content)
+) WITHOUT ROWID;
+
 -- series that a run is to take in together
 CREATE TABLE IF NOT EXISTS shard (name TEXT PRIMARY KEY, bases TEXT NOT NULL) WITHOUT ROWID;
 
--- single facts: the cursor of the listing, who is at work, the tables it goes with, what a person released
+-- single facts: the cursor of the listing, who is at work, the tables it goes with
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- an older book released whole series, for ever: of those the files that it holds now
+INSERT OR IGNORE INTO released (base, content, because)
+SELECT base, content, (SELECT value FROM fact WHERE name = 'released/' || base)
+FROM file
+WHERE base IN (SELECT substr(name, 10) FROM fact WHERE name >= 'released/' AND name < 'released0') AND content <> '';
+DELETE FROM fact WHERE name >= 'released/' AND name < 'released0';
