@@ -475,14 +475,25 @@ def _source_first(workspace: "Workspace", names: list[str]) -> list[str]:
 
 
 def _is_any_source_empty(workspace: "Workspace", names: list[str]) -> bool:
-    """Tell of every source without a file; one that does not exist raises `NoSuchPlace`."""
+    """Tell of every source without a file; one that cannot be listed is left to the run, which goes on with the others.
+
+    Raises:
+        PlatformError: If the only source cannot be listed.
+    """
+    from platform_core.errors import PlatformError
     from platform_core.sources import SOURCES
     from platform_core.sources.contract import list_items
 
     is_any_empty = False
     for name in names:
         settings = workspace.site(name)
-        if next(list_items(SOURCES[settings.source], settings), None) is None:
+        try:
+            first = next(list_items(SOURCES[settings.source], settings), None)
+        except PlatformError:
+            if len(names) == 1:
+                raise
+            continue
+        if first is None:
             typer.secho(f"{name}: expected scans in {settings.path}, found none; is the path right?", err=True)
             is_any_empty = True
     return is_any_empty

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
-WRONG_CALL = 2
+NEEDS_A_PERSON, WRONG_CALL = 1, 2
 
 
 @pytest.fixture
@@ -95,3 +95,28 @@ def test_a_key_of_another_workspace_is_refused(sitedrift: Call, made: Path, tmp_
 
 def test_status_of_an_empty_workspace_is_an_empty_list(sitedrift: Call, made: Path) -> None:
     assert sitedrift("status", "--json", cwd=made).stdout.strip() == "[]"
+
+
+def test_a_site_that_is_down_keeps_no_other_from_its_run(
+    sitedrift: Call, made: Path, tmp_path: Path, write_ct: Callable[..., list[Path]]
+) -> None:
+    for name in ("down", "north"):
+        (tmp_path / name).mkdir()
+        assert (
+            sitedrift("site", "add", name, "--source", str(tmp_path / name), "--quiet-s", "0", cwd=made).returncode == 0
+        )
+    write_ct(tmp_path / "north")
+    (tmp_path / "down").rmdir()
+    done = sitedrift("run", "--until", "quality", cwd=made)
+    assert done.returncode == NEEDS_A_PERSON
+    assert "down: stopped:" in told(done)
+    assert "north: 4 arrivals = 4 accepted" in told(done)
+
+
+def test_a_site_that_is_down_is_told_of_when_it_is_the_only_one(sitedrift: Call, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "down").mkdir()
+    assert sitedrift("site", "add", "down", "--source", str(tmp_path / "down"), cwd=made).returncode == 0
+    (tmp_path / "down").rmdir()
+    done = sitedrift("run", cwd=made)
+    assert done.returncode == WRONG_CALL
+    assert "expected a folder with scans" in told(done)
