@@ -32,6 +32,7 @@ from platform_core.harmonize.recipe import FittedRecipe, apply_recipe, fit_recip
 from platform_core.harmonize.resample import Resample, resample
 from platform_core.harmonize.taps import SHRINK_FROM
 from platform_core.imaging.foreground import evenly
+from platform_core.imaging.freed_memory import keep_freed_memory
 from platform_core.imaging.nifti import decode_volume, encode_rounded, encode_volume
 from platform_core.imaging.volume import Geometry, Volume
 from platform_core.settings import StepSettings
@@ -72,6 +73,7 @@ def main() -> None:
         sys.exit("needs two packages that the platform does not: pip install torchio scikit-image")
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     torch.set_num_threads(1)
+    kept = keep_freed_memory()
     started = time.monotonic()
     assert compiled_loops() is not None, "needs numba"
     print(f"compiled loops ready after {time.monotonic() - started:.1f} s (the first time on a machine they are made)")
@@ -80,6 +82,7 @@ def main() -> None:
         f"CT of {scan.size} voxels, int16, {SPACING_MM} mm; {options.rounds} rounds; CPU seconds on one thread, medians"
     )
     print(others)
+    print(f"freed memory stays with the process, for everybody: {kept}")
     for what, contestants in (
         (f"resampling to {WANTED_MM} mm", resampling(scan)),
         ("histogram matching to another scan (12 landmarks of the site, or of the scan, or its whole histogram)",
