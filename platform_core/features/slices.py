@@ -31,7 +31,7 @@ class Slices:
     """At most 12 slices, evenly over the central 80 % of z.
 
     Intensities of CT are told in HU. Those of other modalities have no unit of their own and are told
-    relative to the median of the foreground.
+    relative to the median of the foreground, counted from `zero`.
     """
 
     voxels: Floats
@@ -58,13 +58,23 @@ class Slices:
 
     @cached_property
     def scale(self) -> float | None:
-        """What one unit is in the numbers of `voxels`: 1 HU, or the foreground's median, if that is positive."""
+        """What one unit is in the numbers of `voxels`: 1 HU, or how far the foreground's median lies above `zero`."""
         if self.modality == "CT":
             return 1.0
         if not self.has_foreground:
             return None
-        median = float(np.median(self.voxels[self.foreground]))
+        median = float(np.median(self.voxels[self.foreground])) - self.zero
         return median if median > 0 else None
+
+    @cached_property
+    def zero(self) -> float:
+        """Where intensities are counted from: 0, or the background's median where that is negative.
+
+        A step that centres a scan (`zscore`, `white_stripe`) leaves no ratio to the number 0.
+        """
+        if self.modality == "CT" or self.foreground.all():
+            return 0.0
+        return min(0.0, float(np.median(self.voxels[~self.foreground])))
 
     @cached_property
     def has_foreground(self) -> bool:
@@ -76,14 +86,16 @@ class Slices:
         """`voxels` in the unit that features are told in; None where that unit is unknown."""
         if self.scale is None or not self.has_foreground:
             return None
-        return self.voxels if self.scale == 1.0 else self.voxels / np.float32(self.scale)
+        if (self.zero, self.scale) == (0.0, 1.0):
+            return self.voxels
+        return np.asarray((self.voxels - np.float32(self.zero)) / np.float32(self.scale), dtype=np.float32)
 
     @cached_property
     def sample(self) -> Floats | None:
         """At most 200 000 of the foreground's values at even steps, in the unit that features are told in."""
         if self.scale is None or not self.has_foreground:
             return None
-        values = evenly(self.voxels[self.foreground], MAX_SAMPLE) / np.float32(self.scale)
+        values = (evenly(self.voxels[self.foreground], MAX_SAMPLE) - np.float32(self.zero)) / np.float32(self.scale)
         return np.asarray(values, dtype=np.float32)
 
     @cached_property

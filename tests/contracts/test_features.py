@@ -167,3 +167,12 @@ def test_ten_thousand_slices_need_little_memory() -> None:
 
 def test_a_left_handed_grid_is_measured_as_any_other() -> None:
     assert measure(*VOLUMES["left_handed"]) == measure(*VOLUMES["ct"])
+
+
+def test_centring_a_scan_does_not_move_what_is_told_relative() -> None:
+    """After `zscore` or `white_stripe` there is no ratio to the number 0; the background's median takes its place."""
+    voxels = brain().voxels - np.median(brain().voxels[brain().voxels < 300])
+    once = measure(Volume(voxels, GRID), "MR")
+    centred = measure(Volume((voxels - 400) / 90, GRID), "MR")
+    told = [name for name, value in once.items() if value is not None and name != "n_levels"]
+    assert [centred[name] for name in told] == pytest.approx([once[name] for name in told], rel=1e-3, abs=1e-3)
