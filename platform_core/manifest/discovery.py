@@ -11,8 +11,8 @@ from datetime import datetime
 from functools import partial
 
 from platform_core import layout
-from platform_core.dicom.elements import claims_to_be_dicom
-from platform_core.dicom.rules import HEAD_BYTES, Glance, glance, glance_at_head
+from platform_core.dicom.elements import claims_to_be_dicom, may_be_dicom
+from platform_core.dicom.rules import HEAD_BYTES, glance, glance_at_head
 from platform_core.errors import BadSetting, NoSuchPlace, UnreadableScan
 from platform_core.imaging.plain import image_format
 from platform_core.manifest.arrivals import IGNORED, QUARANTINED, WAITING, Arrival, Outcome, write_arrivals
@@ -28,6 +28,8 @@ N_LOOKS = 8
 N_BUFFERED = 20_000
 """Files noted before the ledger is written: one commit for many."""
 MAX_FILE_BYTES = 1 << 32
+HASHED_BYTES = 1 << 26
+"""Files that are set aside are told by their bytes up to here, larger ones by their size: they are not read whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,7 @@ def _is_known(place: Place, item: Item, entry: Entry | None, found: _Found) -> b
         return False
     if entry.modified_ns == item.modified_ns:
         return True
-    if not entry.content or _read_entry(place, item).content != entry.content:
+    if not entry.content or _content(place, item) != entry.content:
         return False
     found.touched.append(entry.at(item))
     return True
@@ -165,27 +167,19 @@ def _sort_out(place: Place, item: Item) -> tuple[Item, str, Outcome | None]:
 
 
 def _of_dicom(place: Place, item: Item) -> tuple[str, Outcome | None]:
-    look = glance_at_head(place.source.head(place.settings, item.address, HEAD_BYTES))
-    data = b""
-    try:
-        if look is None:
-            data = place.source.open(place.settings, item.address)
-            look = glance(data)
-    except UnreadableScan as error:
-        is_other = error.reason == "not_dicom" and not claims_to_be_dicom(item.address, data)
-        return "", Outcome(IGNORED if is_other else QUARANTINED, error.reason, error.detail)
-    return _of_series(place, look)
-
-
-def _of_series(place: Place, look: Glance) -> tuple[str, Outcome | None]:
+    head = place.source.head(place.settings, item.address, HEAD_BYTES)
+    if not may_be_dicom(head):
+        is_meant = claims_to_be_dicom(item.address, head)
+        return "", Outcome(QUARANTINED if is_meant else IGNORED, "not_dicom", "expected a DICOM header, found none")
+    look = glance_at_head(head) or glance(place.source.open(place.settings, item.address))
     if look.rule is not None:
         return "", Outcome(IGNORED, look.rule)
     return place.door.series_base(place.site, look.series_uid), None
 
 
 def _of_image(place: Place, item: Item) -> tuple[str, Outcome | None]:
-    data = place.source.open(place.settings, item.address)
-    if image_format(data) is not None:
+    if image_format(place.source.head(place.settings, item.address, HEAD_BYTES)) is not None:
+        data = place.source.open(place.settings, item.address)
         return place.door.series_base(place.site, f"image/{place.door.content_hash(data)}"), None
     is_meant = item.address.lower().endswith(IMAGE_NAMES)
     return "", Outcome(QUARANTINED, "unreadable_image") if is_meant else Outcome(IGNORED, "not_an_image")
@@ -193,12 +187,21 @@ def _of_image(place: Place, item: Item) -> tuple[str, Outcome | None]:
 
 def _read_entry(place: Place, item: Item) -> Entry:
     """The line of the door book for a file that is set aside; what must not be opened is told by its size alone."""
-    if item.refusal or item.n_bytes > MAX_FILE_BYTES:
+    if item.refusal or item.n_bytes > HASHED_BYTES:
         return entry_of(place, item, None)
     try:
         return entry_of(place, item, bytes_of(place, item))
     except UnreadableScan:
         return entry_of(place, item, None)
+
+
+def _content(place: Place, item: Item) -> str:
+    """The keyed hash of a file; empty if it cannot be read whole."""
+    try:
+        data = bytes_of(place, item)
+    except UnreadableScan:
+        return ""
+    return "" if data is None else place.door.content_hash(data)
 
 
 def _let_wait(place: Place, bases: Sequence[str]) -> None:

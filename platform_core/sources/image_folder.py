@@ -63,7 +63,8 @@ def _open(settings: SiteSettings, address: str) -> bytes:
 
 
 def _head(settings: SiteSettings, address: str, n_bytes: int) -> bytes:
-    return _open(settings, address)[:n_bytes]
+    root, _, _ = _place(settings)
+    return _open(settings, address)[:n_bytes] if ".npz#" in address else read_file(root, address, n_bytes)
 
 
 def _place(settings: SiteSettings) -> tuple[Path, str | None, str | None]:
