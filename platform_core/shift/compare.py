@@ -28,6 +28,8 @@ class FeatureShift:
     """Median of the first sample, in the feature's unit."""
     after: float
     """Median of the second."""
+    moved_by: float
+    """Wasserstein-1 distance, in the feature's unit."""
     n_before: int
     n_after: int
     values: Mapping[str, float | None]
@@ -90,7 +92,7 @@ def ks_interval(before: Reals, after: Reals, *, seed: int = 0) -> tuple[float, f
 
 
 def _shift(name: str, before: Reals, after: Reals, values: Mapping[str, float | None]) -> FeatureShift:
-    from scipy.stats import kstwo
+    from scipy.stats import kstwo, wasserstein_distance
 
     distance = values["ks"] or 0.0
     n_effective = max(round(len(before) * len(after) / (len(before) + len(after))), 1)
@@ -101,6 +103,7 @@ def _shift(name: str, before: Reals, after: Reals, values: Mapping[str, float | 
         p=float(np.clip(kstwo.sf(distance, n_effective), 0, 1)),
         before=float(np.median(before)),
         after=float(np.median(after)),
+        moved_by=float(wasserstein_distance(before, after)),
         n_before=len(before),
         n_after=len(after),
         values=values,

@@ -24,6 +24,9 @@ N_FAMILIES = 3
 """Questions that share alpha: is acquisition, is content or the score, is the prevalence another one?"""
 P_FIT = 0.01
 """Scores less likely than this under every mixture of the reference's classes are no label shift."""
+SAME_PROTOCOL = 0.02
+"""Share of its own size by which a number of the protocol may move and count as the same: an echo time of 30.0 or
+30.1 ms is one protocol, though it tells every scan apart. Proposed; a spacing 4 % larger is to be seen."""
 WORTH_NAMING = 0.1
 """Share of patients from whom on a header value that was never seen is named as a cause."""
 
@@ -44,6 +47,8 @@ class Evidence:
     """The period is what the model was trained on."""
     banks: Mapping[str, Bank]
     """The bank of each feature; one that is not in it counts as acquisition."""
+    protocol: frozenset[str] = frozenset()
+    """Features that a person sets at the scanner: they stand still until somebody changes them."""
     since_accepted: tuple[FeatureShift, ...] = ()
     """Native features against the accepted state."""
     from_reference: tuple[FeatureShift, ...] = ()
@@ -103,8 +108,13 @@ class _Case:
 
     def furthest(self, bank: Bank) -> FeatureShift | None:
         """The feature of a bank that moved furthest, if any moved beyond chance and materially."""
-        material = [s for s in self.moved[bank] if s.distance.value >= self.settings.material_distance]
+        material = [s for s in self.moved[bank] if self._is_material(s)]
         return material[0] if material else None
+
+    def _is_material(self, shift: FeatureShift) -> bool:
+        if shift.feature in self.evidence.protocol and shift.moved_by < SAME_PROTOCOL * abs(shift.before):
+            return False
+        return shift.distance.value >= self.settings.material_distance
 
     @property
     def fits(self) -> bool | None:

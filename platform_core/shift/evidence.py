@@ -71,6 +71,7 @@ def gather(inputs: Inputs, made: Comparisons) -> Evidence:
         is_accepted=inputs.is_accepted,
         is_reference=inputs.is_reference,
         banks=_banks(),
+        protocol=_protocol(),
         since_accepted=made.accepted.shifts if made.accepted else (),
         from_reference=made.harmonized.shifts if made.harmonized else (),
         headers=() if base is None else tuple(header_changes(base, inputs.current)),
@@ -144,3 +145,9 @@ def _banks() -> dict[str, Bank]:
     from platform_core.features.measure import FEATURES
 
     return {name: feature.bank for name, feature in FEATURES.items()}
+
+
+def _protocol() -> frozenset[str]:
+    from platform_core.features import FAMILIES
+
+    return frozenset(feature.name for name in ("acquisition", "geometry") for feature in FAMILIES[name].features)

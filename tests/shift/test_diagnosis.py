@@ -23,6 +23,7 @@ def shift(feature: str, distance: float, p: float, before: float = 10, after: fl
         p=p,
         before=before,
         after=after,
+        moved_by=abs(after - before),
         n_before=150,
         n_after=150,
         values={"ks": distance},
@@ -188,3 +189,21 @@ def test_an_unchanged_site_is_called_shifted_as_often_as_promised() -> None:
         )
         kinds[diagnose(evidence, SETTINGS).kind] += 1
     assert 0 < n_sites - kinds["none"] <= 20  # expected 10 of 200; 21 or more has a chance of 0.1 %
+
+
+@pytest.mark.parametrize(
+    ("echo_time_ms", "kind"),
+    [(30.1, "none"), (29.5, "none"), (31.2, "covariate_acquisition"), (90.0, "covariate_acquisition")],
+)
+def test_a_protocol_that_is_set_a_hair_otherwise_is_the_same_protocol(echo_time_ms: float, kind: str) -> None:
+    moved = shift("echo_time_ms", 1.0, 1e-12, before=30.0, after=echo_time_ms)
+    evidence = replace(LATER, since_accepted=(*QUIET, moved), protocol=frozenset({"echo_time_ms"}))
+    assert diagnose(evidence, SETTINGS).kind == kind
+
+
+def test_a_third_of_the_patients_on_another_protocol_is_a_change_though_the_median_stands_still() -> None:
+    there, here = np.full(150, 30.0), np.repeat([30.0, 90.0], [100, 50])
+    (moved,) = compare(*(long_table({"echo_time_ms": values}, ["echo_time_ms"]) for values in (there, here)))
+    assert moved.moved_by == pytest.approx(20)
+    evidence = replace(LATER, since_accepted=(moved,), protocol=frozenset({"echo_time_ms"}))
+    assert diagnose(evidence, SETTINGS).kind == "covariate_acquisition"
