@@ -88,6 +88,8 @@ REASONS: dict[str, tuple[str, str]] = {
     "archive_bomb": ("more members or bytes than an archive of scans has", "look at it: it may be an attack"),
     "member_too_large": ("a member larger than any scan", "look at it"),
     "object_too_large": ("an object larger than any scan", "look at it"),
+    "cold_storage": ("an object in an archive class of its bucket", "restore it, then quarantine replay"),
+    "unreadable_object": ("an object that the server lists and does not hand out", "store it without a key of its own"),
     "unsafe_member_name": ("a member whose name could do harm as a path", "pack it anew"),
     "unsafe_member_kind": ("a member that is a link", "pack the file itself"),
     "ambiguous_member": ("two members of one name", "pack it anew"),

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, BinaryIO, cast
 from zipfile import ZipFile
 
-from platform_core.errors import BadSetting, NoSuchPlace, SiteUnavailable
+from platform_core.errors import BadSetting, NoSuchPlace, SiteUnavailable, UnreadableScan
 from platform_core.settings import SiteSettings
 from platform_core.sources import archives
 from platform_core.sources.contract import Item, Page, Source
@@ -29,10 +29,12 @@ WINDOW_BYTES = 64 * 2**10
 """Fetched at once from an archive: the end record with the longest comment, or a member's beginning."""
 LOCAL_BYTES = 1024
 """What stands before a member's own bytes: its local header, 30 bytes with its name and extra fields."""
-GONE = frozenset(
-    {"404", "NoSuchKey", "NoSuchVersion", "412", "PreconditionFailed", "InvalidObjectState", "400", "InvalidArgument"}
-)
-"""An object that was deleted, replaced while it was read, moved to cold storage, or whose name cannot be a key."""
+GONE = frozenset({"404", "NoSuchKey", "NoSuchVersion", "412", "PreconditionFailed", "InvalidArgument"})
+"""An object that was deleted, replaced while it was read, or whose name cannot be a key."""
+COLD = "InvalidObjectState"
+"""An object in an archive class, of which S3 hands out no byte until it is restored."""
+NOT_HANDED_OUT = frozenset({"400", "InvalidRequest"})
+"""What is listed and not handed out: encrypted with a key that only its owner has (SSE-C)."""
 NOT_LET_IN = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
 
 
@@ -156,6 +158,8 @@ def _head(settings: SiteSettings, address: str, n_bytes: int) -> bytes:
 
 def _read(settings: SiteSettings, address: str, n_bytes: int) -> bytes:
     bucket = _bucket(settings)
+    if "\x00" in address:
+        raise _gone("an object of the source")  # no key: a server answers as if it did not hand it out
     path, member = archives.split(address)
     if not member:
         return bucket.get(address, 0, None if n_bytes < 0 else n_bytes)
@@ -231,6 +235,10 @@ def _is_broken_body(error: Exception) -> bool:
     return isinstance(error, IncompleteReadError | ReadTimeoutError | ResponseStreamingError | HTTPError | OSError)
 
 
+def _gone(what: str) -> NoSuchPlace:
+    return NoSuchPlace(what, "an object that was listed and is as it was", "run again")
+
+
 def _code(error: Exception) -> str:
     from botocore.exceptions import ClientError
 
@@ -242,10 +250,18 @@ def _translated(error: Exception, settings: SiteSettings, what: str) -> Exceptio
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
 
     code = _code(error)
-    if code == "NoSuchBucket" or (code in GONE and what == WHAT) or isinstance(error, ParamValidationError):
+    if (
+        code == "NoSuchBucket"
+        or (code in GONE | NOT_HANDED_OUT and what == WHAT)
+        or isinstance(error, ParamValidationError)
+    ):
         return NoSuchPlace(settings.path, "a bucket that exists", "correct `path` or `endpoint` in the site's settings")
+    if code == COLD:
+        return UnreadableScan("cold_storage", "an object in an archive class of its bucket")
+    if code in NOT_HANDED_OUT:
+        return UnreadableScan("unreadable_object", "an object that the server lists and does not hand out")
     if code in GONE:
-        return NoSuchPlace(what, "an object that was listed and is as it was", "run again")
+        return _gone(what)
     if code in NOT_LET_IN or isinstance(error, NoCredentialsError):
         return not_let_in(settings, WHAT, "access key:secret key")
     if code in {"PermanentRedirect", "301", "AuthorizationHeaderMalformed"}:

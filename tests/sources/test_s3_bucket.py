@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
-from platform_core.errors import NoSuchPlace, SiteUnavailable
+from platform_core.errors import NoSuchPlace, SiteUnavailable, UnreadableScan
 from platform_core.settings import SiteSettings
 from platform_core.sources import s3_bucket
 from platform_core.sources.contract import list_items
@@ -143,3 +144,45 @@ def test_without_a_prefix_the_whole_bucket_is_the_place(bucket: Bucket) -> None:
 def test_a_path_that_names_no_bucket_is_said_to(bucket: Bucket, path: str) -> None:
     with pytest.raises(NoSuchPlace, match="correct `path`"):
         list(list_items(S3_BUCKET, bucket.settings.model_copy(update={"path": path})))
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [("InvalidObjectState", 403, "cold_storage"), ("InvalidRequest", 400, "unreadable_object")],
+)
+@pytest.mark.parametrize("address", ["a", "a.zip!x"])
+def test_an_object_that_the_server_keeps_to_itself_is_refused_not_gone(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, code: str, status: int, reason: str, address: str
+) -> None:
+    """In an archive class, or encrypted with a key of its own: answers that the test server cannot give."""
+    bucket.put("a", DATA)
+    bucket.put("a.zip", archive(x=DATA))
+
+    def refuse(**_: Any) -> None:
+        raise ClientError(
+            {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+            "GetObject",
+        )
+
+    client = s3_bucket._bucket(bucket.settings).client
+    monkeypatch.setattr(client, "get_object", refuse)
+    with pytest.raises(UnreadableScan) as refused:
+        S3_BUCKET.open(bucket.settings, address)
+    assert refused.value.reason == reason
+    with pytest.raises(UnreadableScan) as refused:
+        S3_BUCKET.head(bucket.settings, address, 9)
+    assert refused.value.reason == reason
+    assert {item.address: item.refusal for item in list_items(S3_BUCKET, bucket.settings)} == {"a": "", "a.zip": reason}
+
+
+def test_an_archive_that_the_server_keeps_to_itself_is_listed_as_refused(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question for its size is answered by a bare 400."""
+    bucket.put("a.zip", archive(x=DATA))
+
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "400"}}, "HeadObject")
+
+    monkeypatch.setattr(s3_bucket._bucket(bucket.settings).client, "head_object", refuse)
+    assert [item.refusal for item in list_items(S3_BUCKET, bucket.settings)] == ["unreadable_object"]
