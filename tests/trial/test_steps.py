@@ -41,6 +41,7 @@ def scan(
     seed: int,
     *,
     gain: float = 1.0,
+    gamma: float = 1.0,
     blur: float = 0.5,
     spacing_mm: float = 1.0,
     noise_hu: float = 8.0,
@@ -57,7 +58,8 @@ def scan(
     hu[(y - 11) ** 2 + x**2 < 16] = 250 + rng.normal(0, 20)
     hu = gaussian_filter(hu, (0, blur / spacing_mm, blur / spacing_mm))
     noise = gaussian_filter(rng.normal(0, 1, hu.shape), (0, 0.4, 0.4)) * 2 * noise_hu
-    return Volume(((hu + 1000) * gain - 1000 + noise).astype(np.float32), Geometry((spacing_mm, spacing_mm, 3.0)))
+    seen = 1500 * np.clip((hu + 1000) / 1500, 0, None) ** gamma * gain - 1000 + noise
+    return Volume(seen.astype(np.float32), Geometry((spacing_mm, spacing_mm, 3.0)))
 
 
 def see(volume: Volume) -> tuple[float, Reals]:
@@ -104,6 +106,7 @@ def compare(
 RESAMPLE = {"harmonizer": "resample", "spacing_mm": [1.0, 1.0, 3.0]}
 MATCH = {"harmonizer": "histogram_match", "foreground_above": -500.0}
 NYUL = {"harmonizer": "nyul"}
+BANDS = {"harmonizer": "band_gain", "patch_mm": 16.0, "foreground_above": -500.0}
 
 
 def test_a_site_that_scans_as_the_reference_does_is_near_before_and_after() -> None:
@@ -128,6 +131,24 @@ def test_matching_histograms_takes_a_difference_of_gain_away_and_leaves_the_labe
     assert one.signal_at == "site"
     assert one.after[SIGNAL_HERE].value > one.before[SIGNAL_HERE].value - 0.02
     assert one.refusals == ()
+
+
+def test_matching_histograms_takes_a_gamma_away() -> None:
+    (one,) = compare([MATCH], gamma=0.9)
+    assert one.change[EVERY].high < 0
+    assert one.after[("q50_hu", "ks")].value < one.before[("q50_hu", "ks")].value - 0.3
+    assert one.refusals == ()
+
+
+def test_band_gains_take_a_blur_away_that_matching_histograms_cannot() -> None:
+    (pointwise,) = compare([MATCH], blur=1.1, noise_hu=3.0)
+    (bands,) = compare([BANDS], blur=1.1, noise_hu=3.0)
+    blurred = ("power_10_20_log_hu2_mm2", "ks")
+    assert pointwise.after[blurred].value > 0.6
+    assert any("rises" in why for why in pointwise.refusals)
+    assert bands.after[blurred].value < 0.3 < bands.before[blurred].value
+    assert bands.change[EVERY].high < 0
+    assert bands.refusals == ()
 
 
 def test_matching_histograms_does_not_undo_noise() -> None:
