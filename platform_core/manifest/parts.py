@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 import pyarrow.compute as pc
@@ -23,8 +24,8 @@ MANY_PARTS = 64
 """Volumes that one multi-frame file may hold; beyond it a series that lost its door book gets new revisions."""
 
 
-SHOWN = ("part", "revision", "geometry", "volume_sha256", "n_files")
-"""Columns of `core__series` that number a part and tell its volume."""
+SHOWN = ("part", "revision", "geometry", "volume_sha256", "n_files", "observed_on")
+"""Columns of `core__series` that number a part, tell its volume and its period."""
 STATED = (
     *("patient_key", "patient_known", "study_key", "acquired_on", "modality", "body_part", "view", "stratum"),
     *("manufacturer", "scanner_model", "software", "kernel", "kvp", "field_strength_t"),
@@ -42,8 +43,9 @@ class Present:
     geometry: str
     volume_sha256: str | None
     n_files: int
-    stated: tuple[Any, ...]
-    """In the order of `STATED`."""
+    observed_on: date
+    stated: Mapping[str, Any]
+    """The columns of `STATED`."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -96,6 +98,8 @@ def decide_parts(
         if before is not None and _is_same(before, taken, sha, _stated(row)):
             decided.append(Decided(key, part, taken, before.revision, None))
             continue
+        if before is not None and row["acquired_on"] is None and before.stated["acquired_on"] is None:
+            row["observed_on"] = before.observed_on  # the day of its arrival, not of its correction
         revision = 1 if before is None else before.revision + 1
         row |= {
             "series_key": key,
@@ -125,11 +129,11 @@ def _says_something(volume: Volume) -> bool:
     return bool(volume.voxels.min() != volume.voxels.max())
 
 
-def _stated(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in STATED)
+def _stated(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row.get(name) for name in STATED}
 
 
-def _is_same(before: Present, taken: Taken, sha: str | None, stated: tuple[Any, ...]) -> bool:
+def _is_same(before: Present, taken: Taken, sha: str | None, stated: Mapping[str, Any]) -> bool:
     """Whether there is no news of a part: neither another volume nor a corrected header."""
     if (before.geometry, before.volume_sha256, before.stated) != (taken.geometry, sha, stated):
         return False

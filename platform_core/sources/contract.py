@@ -46,7 +46,7 @@ class Source:
     `BadSetting` if it does not let us in.
     `open` returns all bytes of one address, `head` at least the first `n_bytes` of it (or all);
     both raise `NoSuchPlace` if it is gone, `SiteUnavailable` if the place does not answer, and
-    `UnreadableScan` if what lies there can never be read (a damaged member of an archive).
+    `UnreadableScan` if this file alone cannot be read (no rights, a damaged member of an archive).
     `open_all`, where there is one, fetches the items of one series in fewer requests, in any
     order; what it leaves out is gone. `holds` says how the bytes are read: `dicom`, or `image`
     (PNG, JPEG, NIfTI, npz members).

@@ -145,3 +145,17 @@ def test_an_issuer_in_the_header_makes_no_other_patient(
     write_ct(folder / "c", SeriesInstanceUID="1.2.3")
     assert ingest(north).n_duplicate == 4
     assert len({row["patient_key"] for row in current_series(north, "north").to_pylist()}) == 1
+
+
+def test_a_corrected_series_without_a_date_stays_in_the_period_in_which_it_came(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
+) -> None:
+    undated = {"AcquisitionDate": None, "StudyDate": None}
+    write_ct(folder, **undated)
+    ingest(north)
+    (before,) = current_series(north, "north").to_pylist()
+    write_ct(folder, BodyPartExamined="HEAD", **undated)
+    ingest(north)
+    (after,) = current_series(north, "north").to_pylist()
+    assert (after["revision"], after["acquired_on"], after["body_part"]) == (2, None, "HEAD")
+    assert after["observed_on"] == before["observed_on"]
