@@ -20,6 +20,7 @@ from platform_core.harmonize.recipe import (
     fit_recipe,
     parse_recipe,
 )
+from platform_core.imaging.freed_memory import keep_freed_memory
 from platform_core.imaging.memory import budget
 from platform_core.imaging.usable import check_usable
 from platform_core.imaging.volume import Volume
@@ -172,6 +173,7 @@ def harmonize_shard(workspace: Workspace, site: str, keys: Sequence[str], *, rec
     The native recipe stores nothing: its volume is the one that came. Refused with a reason: a volume that
     is missing, damaged, constant, too small, not finite or without a positive spacing.
     """
+    keep_freed_memory()
     fitted = load_recipe(workspace, recipe)
     owed = set(pending(workspace, site, "harmonize", recipe=recipe))
     due = series_rows(workspace, site, [key for key in keys if key in owed])
@@ -215,12 +217,12 @@ def _apply(workspace: Workspace, series: Row, fitted: FittedRecipe, recipe: str)
     check_usable(applied.volume)
     if fitted.steps:
         uri = layout.volume_path(series["site"], recipe, series["series_key"], series["revision"])
-        sha256 = workspace.write_volume(uri, applied.volume, durable=False)
+        sha256 = workspace.write_volume(uri, applied.volume, durable=False, rounded=True)
     return {"volume_uri": uri, "volume_sha256": sha256, "skipped": ",".join(applied.skipped) or None}
 
 
 def _bytes_needed(series: Row, fitted: FittedRecipe) -> int:
-    """At most: the stored voxels and their bytes, and two float32 volumes with their bytes on the largest grid."""
+    """At most: the stored voxels and their bytes, and four float32 volumes on the largest grid."""
     n_in = float((series["n_x"] or 1) * (series["n_y"] or 1) * (series["n_z"] or 1))
     n_largest = n_in
     native_mm = [series[f"spacing_{axis}_mm"] for axis in "xyz"]
@@ -228,7 +230,7 @@ def _bytes_needed(series: Row, fitted: FittedRecipe) -> int:
         spacing_mm = getattr(one.step.settings, "spacing_mm", None)
         if spacing_mm is not None and all(native_mm):
             n_largest = max(n_largest, n_in * float(np.prod(native_mm) / np.prod(spacing_mm)))
-    return int(4 * n_in * (series["n_t"] or 1) + 12 * n_largest)
+    return int(4 * n_in * (series["n_t"] or 1) + 16 * n_largest)
 
 
 def _recipe_of(workspace: Workspace, target: str) -> Recipe:

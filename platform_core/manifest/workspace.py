@@ -7,7 +7,7 @@ from pathlib import Path
 
 from platform_core import layout
 from platform_core.errors import BadRequest, BadSetting, NotAWorkspace, UnknownName
-from platform_core.imaging.nifti import decode_volume, encode_volume, volume_sha256
+from platform_core.imaging.nifti import decode_volume, encode_rounded, encode_volume, volume_sha256
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.schemas import SCHEMAS
 from platform_core.queries import load
@@ -76,10 +76,15 @@ class Workspace:
         """The stored volume at a path relative to the workspace."""
         return decode_volume(self.objects.get(volume_uri))
 
-    def write_volume(self, volume_uri: str, volume: Volume, *, durable: bool = True) -> str:
-        """Store a volume; returns the hash of its voxels and geometry."""
-        self.objects.put(volume_uri, encode_volume(volume), durable=durable)
-        return volume_sha256(volume)
+    def write_volume(self, volume_uri: str, volume: Volume, *, durable: bool = True, rounded: bool = False) -> str:
+        """Store a volume; returns the hash of the voxels and geometry that a reader gets back.
+
+        `rounded` stores float32 voxels as whole multiples of a step of at most 1/32,767 of the greatest: half the
+        size and time.
+        """
+        data, sha256 = encode_rounded(volume) if rounded else (encode_volume(volume), volume_sha256(volume))
+        self.objects.put(volume_uri, data, durable=durable)
+        return sha256
 
 
 def open_workspace(uri: str | Path) -> Workspace:
