@@ -9,6 +9,7 @@ from platform_core.learn.registry import champion
 from platform_core.manifest.serving import Serving, change_serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
+from platform_core.shift.samples import period_samples
 from platform_core.trial.combat_trial import try_combat
 from platform_core.trial.recipe_trial import RecipeTrial, fit_tried_recipe, try_recipe
 from platform_core.trial.trial_rows import keep_trial
@@ -66,11 +67,11 @@ def ensure_serving(workspace: Workspace, site: str, target: str, *, run: str, at
 
 
 def try_served_recipes(workspace: Workspace, site: str, *, run: str, at: datetime) -> list[RecipeTrial]:
-    """Try what the site runs for each target on its sound scans, and ComBat on its features; keep what was measured."""
+    """Try what the site runs for each target on its latest period, and ComBat on its features; keep what was measured."""
     source = {name: target.source_site for name, target in workspace.settings.target.items()}
     servings = [current_serving(workspace, site, target) for target in source if source[target] != site]
     trials = [
-        try_recipe(workspace, site, serving.target, serving.recipe, sound_series(workspace, site, serving.target))
+        try_recipe(workspace, site, serving.target, serving.recipe, _latest_period(workspace, site, serving.target))
         for serving in servings
         if serving is not None and serving.recipe != layout.NATIVE
     ]
@@ -79,6 +80,13 @@ def try_served_recipes(workspace: Workspace, site: str, *, run: str, at: datetim
     for tried in trials:
         keep_trial(workspace, tried, run=run)
     return trials
+
+
+def _latest_period(workspace: Workspace, site: str, target: str) -> tuple[str, ...]:
+    """The first scans of all patients in the latest period, of every stratum."""
+    strata = period_samples(workspace, site, workspace.target(target).modality)
+    latest = max(periods[-1].period_start for periods in strata.values())
+    return tuple(key for periods in strata.values() for key in periods[-1].keys if periods[-1].period_start == latest)
 
 
 def _first_recipe(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> str | None:
