@@ -32,7 +32,7 @@ class Shown:
 
 
 def write_receipt(workspace: Workspace, site: str, *, at: datetime) -> str | None:
-    """Write the page of a site's recipe trials, the latest first; returns its path, None without any trial.
+    """Write the page of a site's recipe trials, what is served first, then the latest; returns its path, None without any.
 
     Raises:
         UnknownName: If there is no such site.
@@ -44,6 +44,7 @@ def write_receipt(workspace: Workspace, site: str, *, at: datetime) -> str | Non
     served = {
         s.recipe for target in workspace.settings.target for s in current_servings(workspace, target) if s.site == site
     }
+    trials.sort(key=lambda tried: tried.recipe not in served)
     figures: dict[str, str] = {}
     shown = [_shown(workspace, tried, number, served, figures) for number, tried in enumerate(trials)]
     return write_page(

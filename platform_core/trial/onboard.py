@@ -67,7 +67,7 @@ def ensure_serving(workspace: Workspace, site: str, target: str, *, run: str, at
 
 
 def try_served_recipes(workspace: Workspace, site: str, *, run: str, at: datetime) -> list[RecipeTrial]:
-    """Try what the site runs for each target on its latest period, and ComBat on its features; keep what was measured."""
+    """Try what the site runs for each target on its latest period, and ComBat on its features; keep what was found."""
     source = {name: target.source_site for name, target in workspace.settings.target.items()}
     servings = [current_serving(workspace, site, target) for target in source if source[target] != site]
     trials = [

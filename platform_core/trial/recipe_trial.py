@@ -57,7 +57,7 @@ class RecipeTrial:
         """One sentence, the refused steps with their numbers."""
         if not self.receipts:
             return f"no step could be measured: the reference has no scan of {self.stratum}"
-        told = [receipt.because for receipt in self.refused] or [f"none of {len(self.receipts)} steps does harm"]
+        told = [receipt.because for receipt in self.refused] or ["no step does harm"]
         return "; ".join(told)
 
 
