@@ -86,7 +86,10 @@ class Book:
             return {entry.address: entry for entry in _entries(db, f"WHERE address IN ({marks})", addresses)}
 
     def list_pending(self, items: Iterable[tuple[Item, str]], seen_ns: int) -> None:
-        """Note files that are to be taken in, each with its series; what was known of an address gives way."""
+        """Note files that are to be taken in, each with its series; what was known of an address gives way.
+
+        A file that could never be read keeps its arrival, so that what it was held for is settled once it can be.
+        """
         rows = [
             (item.address, item.n_bytes, item.modified_ns, base, min(item.modified_ns or seen_ns, seen_ns))
             for item, base in items
@@ -96,7 +99,8 @@ class Book:
                 "INSERT INTO file (address, n_bytes, modified_ns, base, changed_ns, is_done) VALUES (?, ?, ?, ?, ?, 0) "
                 "ON CONFLICT (address) DO UPDATE SET n_bytes = excluded.n_bytes, modified_ns = excluded.modified_ns, "
                 "base = excluded.base, changed_ns = excluded.changed_ns, is_done = 0, parts = '[]', content = '', "
-                "n_tries = 0, arrival_key = CASE WHEN is_done THEN '' ELSE arrival_key END",
+                "n_tries = 0, arrival_key = CASE WHEN is_done AND (content <> '' OR n_bytes <> excluded.n_bytes) "
+                "THEN '' ELSE arrival_key END",
                 rows,
             )
 

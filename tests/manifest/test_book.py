@@ -48,7 +48,7 @@ def test_a_file_is_pending_until_it_has_an_outcome(book: Book) -> None:
 
 
 def test_an_address_with_new_bytes_is_a_new_arrival(book: Book) -> None:
-    book.settle([entry("a", "old", parts=(0,))], "r")
+    book.settle([entry("a", "old", parts=(0,), content="c")], "r")
     book.list_pending([(item("a", 5), "b")], 9 * S)
     (now,) = book.group("b").pending
     assert (now.arrival_key, now.parts, now.content) == ("", (), "")

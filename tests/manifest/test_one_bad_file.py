@@ -81,6 +81,20 @@ def test_a_file_that_may_not_be_opened_is_quarantined(
     assert ingest(north).n_in == 0
 
 
+def test_a_file_that_may_be_opened_at_last_is_held_no_longer(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest, monkeypatch: pytest.MonkeyPatch, forbid: Forbid
+) -> None:
+    (file,) = write_ct(folder, (0,))
+    allowed = os.open
+    forbid("/IM0000", errno.EACCES)
+    ingest(north)
+    monkeypatch.setattr(os, "open", allowed)
+    assert outcomes(north) == {("quarantined", "unreadable_path"): 1}
+    file.chmod(0o600)
+    assert ingest(north).n_accepted == 1
+    assert outcomes(north) == {("accepted", None): 1}
+
+
 def test_an_archive_that_may_not_be_opened_is_quarantined(
     north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest, forbid: Forbid, tmp_path: Path
 ) -> None:
