@@ -32,7 +32,7 @@ class Shown:
 
 
 def write_receipt(workspace: Workspace, site: str, *, at: datetime) -> str | None:
-    """Write the page of a site's recipe trials, what is served first, then the latest; returns its path, None without any.
+    """Write the page of a site's recipe trials, what is served first; returns its path, None without any trial.
 
     Raises:
         UnknownName: If there is no such site.
