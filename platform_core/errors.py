@@ -7,6 +7,7 @@
         EmptySample                  a statistic has nothing to work on
         SchemaMismatch               a table or file lacks columns
         LedgerOpen                   a run's counts do not close
+        HarmfulRecipe                a fixed step does harm at a site
         IdentityLeak                 a planted identity survived the door
       BadRequest                     the call or the configuration is wrong; the caller must change it
         UnknownName (KeyError)       a plug-in, site or model that does not exist
@@ -105,6 +106,20 @@ class LedgerOpen(BadInput):
         return (
             f"{self.site}: the ledger of {self.stage!r} does not close: {self.n_in} came in, "
             f"{self.n_out} are accounted for; run again, and report this if it stays"
+        )
+
+
+class HarmfulRecipe(BadInput):
+    """A fixed step of a target's recipe does harm at a site, and nothing else is allowed to be served there."""
+
+    def __init__(self, site: str, target: str, because: str) -> None:
+        self.site, self.target, self.because = site, target, because
+        super().__init__(site, target, because)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.site} is not served for {self.target}: {self.because}; look at `sitedrift passport {self.site}`, "
+            "change the recipe and train anew, or set refuse_harmful_steps = false for this target"
         )
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from platform_core import layout
-from platform_core.errors import EmptySample
+from platform_core.errors import EmptySample, HarmfulRecipe
 from platform_core.harmonize.stage import fit_site_recipe
 from platform_core.learn.registry import champion
 from platform_core.manifest.serving import Serving, change_serving, current_serving
@@ -53,6 +53,9 @@ def ensure_serving(workspace: Workspace, site: str, target: str, *, run: str, at
 
     At the source site the first serving is the reference's own recipe; elsewhere the
     recipe is fitted to the site's scans, against the reference.
+
+    Raises:
+        HarmfulRecipe: If a fixed step of the recipe does harm at the site.
     """
     present = current_serving(workspace, site, target)
     best = champion(workspace, target)
@@ -96,4 +99,7 @@ def _first_recipe(workspace: Workspace, site: str, target: str, *, run: str, at:
     trials = fit_tried_recipe(workspace, site, target, keys, run=run, at=at)
     for tried in trials:
         keep_trial(workspace, tried, run=run)
-    return trials[-1].recipe
+    last = trials[-1]
+    if last.refused and workspace.target(target).refuse_harmful_steps:
+        raise HarmfulRecipe(site, target, last.because)
+    return last.recipe
