@@ -172,6 +172,25 @@ PREDICTION = _table(
     RUN,
 )
 
+RANK = _table(
+    "one series, reference and feature: a patient-day, or a day, among all before it; written once, never changed",
+    SITE,
+    SERIES_KEY,
+    REVISION,
+    STRATUM,
+    RECIPE,
+    ("reference", TEXT, "name of the frozen sample whose rows are the first of the pool"),
+    ("feature", TEXT, "a feature, or `score`"),
+    OBSERVED_ON,
+    ("unit", TEXT, "patient_day, or day: the lower median of n_values patient-days, where days differ too much"),
+    ("n_values", WHOLE, "patient-days behind the value"),
+    ("sequence", WHOLE, "0, 1, ... per site, stratum, recipe, reference and feature as they came; < 0: the reference"),
+    ("value", REAL, "in the unit of the feature"),
+    ("tie_break", REAL, "(0, 1), hash of series, feature and reference; null for the reference"),
+    ("rank", REAL, "(0, 1), uniform and independent while nothing changes; null for the reference"),
+    RUN,
+)
+
 QUALITY = _table(
     "one rule on one batch or series",
     SITE,
@@ -290,6 +309,40 @@ SERVING = _table(
     RUN,
 )
 
+REFERENCE = _table(
+    "one feature of one reference, recipe and stratum: how it is binned or mapped, and the reference's own sketch",
+    ("reference", TEXT, "model@version, or site@period for the site's accepted state"),
+    RECIPE,
+    STRATUM,
+    ("feature", TEXT, "as in `out__sketch`"),
+    ("kind", TEXT, "as in `out__sketch`"),
+    ("edges", pa.list_(REAL), "of a histogram: increasing, in the feature's unit; a bin ends with its edge"),
+    ("map", pa.list_(REAL), "of moments: centre, then whitening rows; of fourier: length, trace, trace of squares, top"),
+    ("n", WHOLE, "patient-days"),
+    ("sum", REAL, "of a histogram's values, in the feature's unit"),
+    ("sum_squares", REAL, ""),
+    ("sketch", pa.list_(REAL), "as in `out__sketch`"),
+    RUN,
+)
+
+SKETCH = _table(
+    "what one write adds to one site, stratum, day, recipe, reference and feature; the sum over rows is the sketch",
+    SITE,
+    STRATUM,
+    ("day", DAY, "observed_on, or the first of the days that a site behind its wall has merged"),
+    ("last_day", DAY, "day, or the last of the merged days"),
+    RECIPE,
+    ("reference", TEXT, "whose edges and maps it is on"),
+    ("feature", TEXT, "a feature, `score`, `label`, `embedding` or `features`; the last two also with `_fourier`"),
+    ("kind", TEXT, "histogram, labels, moments or fourier: how `sketch` is read"),
+    ("n", WHOLE, "patient-days; below 0 where a correction takes some away"),
+    ("sum", REAL, "of a histogram's values, in the feature's unit; null for other kinds"),
+    ("sum_squares", REAL, ""),
+    ("sketch", pa.list_(REAL), "counts per bin (below and above the edges included), counts per class, or sums"),
+    ("entry", WHOLE, "0, 1, ... per site, recipe and reference, one per write; compare-and-swap"),
+    RUN,
+)
+
 SCHEMAS: dict[str, pa.Schema] = {
     layout.ARRIVAL: ARRIVAL,
     layout.SERIES: SERIES,
@@ -300,7 +353,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     layout.VOLUME: VOLUME,
     layout.FEATURE: FEATURE,
     layout.PREDICTION: PREDICTION,
+    layout.RANK: RANK,
+    layout.REFERENCE: REFERENCE,
     layout.QUALITY: QUALITY,
+    layout.SKETCH: SKETCH,
     layout.SHIFT: SHIFT,
     layout.FINDING: FINDING,
     layout.EPISODE: EPISODE,
