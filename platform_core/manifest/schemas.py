@@ -318,6 +318,7 @@ REFERENCE = _table(
     ("kind", TEXT, "as in `out__sketch`"),
     ("edges", pa.list_(REAL), "of a histogram: increasing, in the feature's unit; a bin ends with its edge"),
     ("map", pa.list_(REAL), "of moments: centre, then whitening rows; of fourier: length, trace, trace of squares, top"),
+    ("members", pa.list_(TEXT), "of moments of `features`: the features in order; null for other rows"),
     ("n", WHOLE, "patient-days"),
     ("sum", REAL, "of a histogram's values, in the feature's unit"),
     ("sum_squares", REAL, ""),
