@@ -1,0 +1,46 @@
+-- ranks_series: the series that are to be ranked, and all others of their days.
+--
+-- reads    core__series
+--          core__stage
+--          chosen(series_key VARCHAR)
+-- params   $site    VARCHAR
+--          $stratum VARCHAR
+-- returns  series_key VARCHAR, revision BIGINT  the present one
+--          patient_key VARCHAR, observed_on DATE
+--          arrived_at TIMESTAMPTZ, when its first revision was taken in
+--          in key order; without what quality refused
+
+WITH
+
+-- the present revision of every accepted series of the stratum
+present AS (
+    SELECT
+        series_key,
+        revision,
+        patient_key,
+        observed_on,
+        min(ingested_at) OVER (PARTITION BY series_key) AS arrived_at
+    FROM core__series
+    WHERE site = $site AND stratum = $stratum AND volume_uri IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY series_key ORDER BY revision DESC) = 1
+),
+
+-- series that quality has refused
+refused AS (
+    SELECT series_key, revision
+    FROM core__stage
+    WHERE site = $site AND stage = 'quality' AND outcome = 'refused'
+),
+
+-- days on which something new was observed
+days AS (
+    SELECT DISTINCT observed_on
+    FROM present
+    JOIN chosen USING (series_key)
+)
+
+SELECT series_key, revision, patient_key, observed_on, arrived_at
+FROM present
+JOIN days USING (observed_on)
+WHERE (series_key, revision) NOT IN (FROM refused)
+ORDER BY series_key
