@@ -9,6 +9,7 @@
         LedgerOpen                   a run's counts do not close
         HarmfulRecipe                a fixed step does harm at a site
         IdentityLeak                 a planted identity survived the door
+        BadSketchFile                sketches from another place cannot be taken in
       BadRequest                     the call or the configuration is wrong; the caller must change it
         UnknownName (KeyError)       a plug-in, site or model that does not exist
         DuplicateName                two plug-ins share a name
@@ -135,6 +136,20 @@ class IdentityLeak(BadInput):
             f"{self.site}: planted identities survived the door ({', '.join(self.kinds)}); "
             "nothing downstream starts; report this with these kinds, and take nothing more in until it is mended"
         )
+
+
+class BadSketchFile(BadInput):
+    """A file of sketches or of a reference was damaged, changed, or made for another workspace.
+
+    `reason` is a short stable code; `detail` is for the person on call.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(reason, detail)
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}; nothing was taken in: ask the sender for a new export"
 
 
 class UnknownName(BadRequest, KeyError):

@@ -53,7 +53,7 @@ class SketchComparison:
     rows: pa.Table
     """In `ROWS`."""
     skipped: pa.Table
-    """In `SKIPPED`; the reason is `no_values` or `few_values`."""
+    """In `SKIPPED`; the reason is `no_values`, `few_values`, or `constant` (then only `wasserstein` is missing)."""
 
 
 def compare_sketches(

@@ -16,6 +16,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -114,7 +115,7 @@ def restate_days(workspace: Workspace, site: str, days: Iterable[date], *, basis
 def _restate(workspace: Workspace, site: str, days: tuple[date, date], frozen: Frozen, run: str) -> int:
     basis = frozen.basis
     for _ in range(N_TRIES):
-        entry = _next_entry(workspace, site, basis)
+        entry = next_entry(workspace, site, basis)
         present = cells_of(read_sketches(workspace, basis, sites=[site], days=days))
         counted = [
             feature_days(workspace, site, basis.recipe, days=days),
@@ -134,7 +135,8 @@ def append_entry(workspace: Workspace, site: str, rows: list[Row], *, basis: Bas
     return workspace.lake.append(layout.SKETCH, rows_of(SKETCH, [about | row for row in rows]), transaction=name)
 
 
-def _next_entry(workspace: Workspace, site: str, basis: Basis) -> int:
+def next_entry(workspace: Workspace, site: str, basis: Basis) -> int:
+    """The number of the site's next write."""
     entries = workspace.lake.read(layout.SKETCH, _where(basis, [site], EVER), ["entry"]).column("entry")
     return 0 if not len(entries) else int(pc.max(entries).as_py()) + 1
 
@@ -171,6 +173,20 @@ def sum_sketches(
         return load(HERE, "sketch_totals").run(db)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one stratum holds of one feature, day by day."""
+
+    feature: str
+    kind: str
+    n: Wholes
+    """Patient-days of each day."""
+    sums: Reals
+    """(days, terms)."""
+    is_known: npt.NDArray[np.bool_]
+    """Of each row, whether it was counted."""
+
+
 def count_days(patient_days: PatientDays, frozen: Frozen) -> Cells:
     """The sketch of every stratum, day and feature that the reference knows; labels need no reference."""
     cells: Cells = {}
@@ -179,47 +195,42 @@ def count_days(patient_days: PatientDays, frozen: Frozen) -> Cells:
         chosen = np.flatnonzero(strata == stratum)
         here = PatientDays(patient_days.rows.take(chosen), patient_days.names, patient_days.classes)
         days, group = np.unique(here.day, return_inverse=True)
-        for feature, kind, n, sums in _stratum(here, frozen, stratum, group, len(days)):
-            for i in np.flatnonzero(n):
+        for part in parts_of(here, frozen, stratum, group, len(days)):
+            for i in np.flatnonzero(part.n):
                 day = days[i].astype(object)
-                cells[stratum, day, day, feature] = Sketch(kind, int(n[i]), sums[i])
+                cells[stratum, day, day, part.feature] = Sketch(part.kind, int(part.n[i]), part.sums[i])
     return cells
 
 
-def _stratum(
-    here: PatientDays, frozen: Frozen, stratum: str, group: Wholes, n_days: int
-) -> Iterator[tuple[str, str, Wholes, Reals]]:
-    """Feature, kind, patient-days per day, and (days, terms) sums per day."""
+def parts_of(here: PatientDays, frozen: Frozen, stratum: str, group: Wholes, n_days: int) -> Iterator[Part]:
+    """Every feature that the reference knows, and labels; rows are of one stratum, `group` the day of each."""
     known = frozen.of_stratum(stratum)
     for name in here.names:
         if name in known:
-            yield name, "histogram", *_histograms(here.values(name), known[name], group, n_days)
+            yield _histogram(name, here.values(name), known[name], group, n_days)
     if here.classes is not None:
-        yield "label", "labels", *_labels(here, group, n_days)
+        yield _labels(here, group, n_days)
     members = known.get("features", {}).get("members") or ()
     for name, x in vectors(here, members).items():
         row, fourier = known.get(name), known.get(f"{name}_fourier")
-        if row is None or fourier is None:
+        if row is None or fourier is None or x.shape[1] != len(whitening_of(row).centre):
             continue
-        whitening = whitening_of(row)
-        if x.shape[1] != len(whitening.centre):
-            continue
-        is_known = np.isfinite(x).all(axis=1)
-        z, day = whitening.apply(x[is_known]), group[is_known]
+        is_known = np.asarray(np.isfinite(x).all(axis=1), dtype=bool)
+        z, day = whitening_of(row).apply(x[is_known]), group[is_known]
         n = np.bincount(day, minlength=n_days)
-        yield name, "moments", n, _add_up(moment_terms(z), day, n_days)
+        yield Part(name, "moments", n, _add_up(moment_terms(z), day, n_days), is_known)
         terms = fourier_terms(z, fourier["map"][0], fourier_seed(frozen.basis, stratum, name))
-        yield f"{name}_fourier", "fourier", n, _add_up(terms, day, n_days)
+        yield Part(f"{name}_fourier", "fourier", n, _add_up(terms, day, n_days), is_known)
 
 
-def _histograms(values: Reals, row: Row, group: Wholes, n_days: int) -> tuple[Wholes, Reals]:
+def _histogram(name: str, values: Reals, row: Row, group: Wholes, n_days: int) -> Part:
     counts = count(values, np.asarray(row["edges"]), group, n_days)
     is_known = np.isfinite(values)
     sums = _add_up(np.stack([values, values**2], axis=1)[is_known], group[is_known], n_days)
-    return counts.sum(axis=1), np.hstack([counts.astype(np.float64), sums])
+    return Part(name, "histogram", counts.sum(axis=1), np.hstack([counts.astype(np.float64), sums]), is_known)
 
 
-def _labels(here: PatientDays, group: Wholes, n_days: int) -> tuple[Wholes, Reals]:
+def _labels(here: PatientDays, group: Wholes, n_days: int) -> Part:
     """Counts of the negative class, the positive class, and of anything else that a reader wrote."""
     assert here.classes is not None
     places = {name: place for place, name in enumerate(here.classes)}
@@ -227,7 +238,7 @@ def _labels(here: PatientDays, group: Wholes, n_days: int) -> tuple[Wholes, Real
     place = np.array([-1 if label is None else places.get(label, 2) for label in labels], dtype=np.intp)
     is_known = place >= 0
     counts = np.bincount(group[is_known] * 3 + place[is_known], minlength=3 * n_days).reshape(n_days, 3)
-    return counts.sum(axis=1), counts.astype(np.float64)
+    return Part("label", "labels", counts.sum(axis=1), counts.astype(np.float64), is_known)
 
 
 def _add_up(terms: Reals, group: Wholes, n_groups: int) -> Reals:

@@ -12,6 +12,7 @@
 --              the area can vary without a shift
 --          degrees DOUBLE, NULL: no reference distribution is known
 --          scale DOUBLE, 1
+--          none where the edges coincide: a constant reference leaves nothing to measure with
 -- range    [0, inf) in the feature's unit; 0 on equal shares; symmetric
 -- source   Vallender 1974, doi:10.1137/1118101: the area between the two distribution functions
 
@@ -25,6 +26,7 @@ ecdf AS (
         stratum,
         feature,
         bin,
+        upper,
         width,
         m,
         n,
@@ -83,6 +85,7 @@ sums AS (
         + (sum(q * slope ^ 2 ORDER BY bin) - sum(q * slope ORDER BY bin) ^ 2) / any_value(n) AS variance
     FROM slopes
     GROUP BY first, second, stratum, feature
+    HAVING sum(width) > 1e-9 * max(abs(upper))
 )
 
 SELECT
