@@ -1,0 +1,209 @@
+"""Show the reference's scans as the site's scanner would have made them: its blur, and then its noise.
+
+The other way round than a harmonizer, and therefore none: labels of the reference are kept, and scores of the
+transported scans say what each class looks like to the model at a site that has no labels yet. Blur is a Gaussian's,
+so kernels that overshoot are met only roughly; intensity scales, bias fields and spacings are for the recipe's steps
+before. What cannot be taken away, the reference's own noise where the site has less, stays and is told.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft
+
+from platform_core.harmonize.band_gain import BandGain, learn_spectrum
+from platform_core.harmonize.contract import Learned
+from platform_core.imaging.volume import Volume
+
+Floats = npt.NDArray[np.float64]
+
+N_ROUNDS = 4
+FITTED_FROM = 0.05
+"""Cycles/mm: below it a ring of a 32 mm square holds more of the window than of the patient."""
+NOISE_FROM = 0.12
+"""Cycles/mm: below it the flattest squares of a body still hold shading, and the noise is taken to stay as it is."""
+SNR_FROM, SNR_FULL = 1.0, 3.0
+"""Reference's signal over its noise: up to the first, a frequency's gain may follow the noise; from the second on
+it is the blur's alone."""
+CONTRAST_SD = 0.2
+"""Expected spread of ln of the ratio of two sites' signal powers at frequency zero: chance of patients and contrast."""
+MIN_RINGS = 3
+"""Frequencies with signal at both ends, fewer than which say nothing about blur."""
+PAD_MM = 16.0
+"""Reflected rim: further than any blur reaches that leaves something to be seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transport:
+    """How to show a scan of the reference as one of the site."""
+
+    blur_mm2: float
+    """In-plane variance of the site's point spread less the reference's; negative where the site is sharper."""
+    blur_se_mm2: float
+    """Its standard error over patients."""
+    frequency_per_mm: tuple[float, ...]
+    """Cycles/mm, increasing: where the next three hold; in between linear, beyond the ends constant."""
+    gain: tuple[float, ...]
+    """Factor on amplitudes."""
+    added_power: tuple[float, ...]
+    """Power of the noise that is added after that, intensity^2 mm^2."""
+    excess: tuple[float, ...]
+    """ln of noise power after transport over the site's: about 0 where it is matched, positive where the site has
+    less noise than the reference's scans keep, negative where it has more than was found."""
+
+    @property
+    def worst(self) -> float:
+        """The largest of the excesses by size, [0, inf): from .3 on (a third more or less power) do not trust it."""
+        return max(abs(value) for value in self.excess)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spectra:
+    """Powers of one set of patients, each (frequency,)."""
+
+    power: Floats
+    noise: Floats
+    se: Floats
+    """Standard error of ln power."""
+
+    @property
+    def signal(self) -> Floats:
+        return self.power - self.noise
+
+    @property
+    def snr(self) -> Floats:
+        return self.signal / self.noise
+
+
+def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned) -> Transport | None:
+    """Find blur and noise that lead from the reference to the site.
+
+    The logarithm of the ratio of signal powers (all power less noise) falls by (2 pi)^2 v f^2 if the site's point
+    spread has v mm^2 more variance. v is fitted where signal stands out at both ends, rings weighted by their error,
+    and H^2 = exp(-(2 pi)^2 v f^2) holds beyond, where noise hides the rest. Noise N_site - H^2 N_reference is added.
+    Squares of 32 mm smear steep spectra, which by itself takes v a third too low; so the sample is transported,
+    measured again by the same means, and what is left is added, four times.
+
+    Args:
+        settings: Those that the site's spectra were learned by.
+        sample: Of the reference: still volumes (z, y, x), as the recipe's steps before left them. Twenty tell v to
+            about a tenth of itself.
+        site: `site` of what `band_gain.learn_spectrum` found at the site, on volumes of the same in-plane spacing.
+
+    Returns:
+        None if either end tells nothing, or too few frequencies carry signal.
+
+    Source:
+        Kijewski & Judy 1987, doi:10.1088/0031-9155/32/5/003 (a kernel multiplies signal by H and noise power by H^2).
+        Estimating H between two sites' patients, and its use on labelled scans, is ours.
+    """
+    placed = [volume for volume in sample if volume.geometry is not None]
+    learned = learn_spectrum(settings, placed, None)["site"]
+    if not learned or not site:
+        return None
+    n = min(len(each["frequency_per_mm"]) for each in (learned, site))
+    at = np.asarray(site["frequency_per_mm"][:n], dtype=np.float64)
+    reference, there = _spectra(learned, at), _spectra(site, at)
+    here, blur, log_noise = reference, 0.0, np.log(there.noise)
+    found = None
+    for _ in range(N_ROUNDS):
+        fitted = _fit_blur(at, here, there)
+        if fitted is None:
+            return None
+        blur += fitted[0]
+        found = _transport(at, blur, fitted[1], reference, np.exp(log_noise))
+        moved = [transport_volume(volume, found, seed=number) for number, volume in enumerate(placed)]
+        seen = learn_spectrum(settings, moved, None)["site"]
+        if not seen or len(seen["frequency_per_mm"]) < n:
+            return None
+        here = _spectra(seen, at)
+        excess = np.log(here.noise / there.noise)
+        log_noise = log_noise - np.where(np.asarray(found.added_power) > 0, excess, 0)
+    assert found is not None
+    return replace(found, excess=tuple(excess[at >= NOISE_FROM].tolist()))
+
+
+def transport_volume(volume: Volume, transport: Transport, *, seed: int) -> Volume:
+    """Blur (or sharpen) every slice in plane and add noise, independent from slice to slice.
+
+    Args:
+        volume: Still, (z, y, x), with geometry, as the steps of the recipe left it on which `transport` was learned.
+        transport: What leads from the reference to the site.
+        seed: Of the noise; take it from the series' key, so that the same scan gets the same noise again.
+
+    Returns:
+        float32 on the same grid; nothing below the least value of the input, as a scanner cuts noise in air off.
+    """
+    assert volume.geometry is not None, "nothing in mm can be said of a plain image"
+    x_mm, y_mm, _ = volume.geometry.spacing_mm
+    n_x, n_y, n_z = volume.size
+    pad_y, pad_x = _padding(n_y, y_mm), _padding(n_x, x_mm)
+    shape = (n_y + sum(pad_y), n_x + sum(pad_x))
+    radius = np.hypot(np.fft.fftfreq(shape[0], y_mm)[:, None], np.fft.rfftfreq(shape[1], x_mm))
+    at = transport.frequency_per_mm
+    gain = np.interp(radius, [0.0, *at], [1.0, *transport.gain])
+    amplitude = np.sqrt(np.interp(radius, at, transport.added_power) / (x_mm * y_mm))
+    inside = slice(pad_y[0], pad_y[0] + n_y), slice(pad_x[0], pad_x[0] + n_x)
+    rng = np.random.default_rng(seed)
+    voxels = np.empty(volume.voxels.shape, dtype=np.float32)
+    for z in range(n_z):
+        plane = volume.voxels[z].astype(np.float64)
+        mean = plane.mean()
+        spectrum = gain * fft.rfft2(np.pad(plane - mean, (pad_y, pad_x), mode="symmetric"))
+        spectrum += amplitude * fft.rfft2(rng.standard_normal(shape))
+        voxels[z] = fft.irfft2(spectrum, s=shape)[inside] + mean
+    return replace(volume, voxels=np.maximum(voxels, np.float32(volume.voxels.min())))
+
+
+def _spectra(learned: Learned, at: Floats) -> _Spectra:
+    """What `learn_spectrum` found, at the frequencies of both ends; smoothed noise, level towards frequency zero."""
+    power, noise, se = (
+        np.asarray(learned[name][: len(at)], dtype=np.float64) for name in ("log_power", "log_noise", "log_power_se")
+    )
+    first = min(int(np.searchsorted(at, NOISE_FROM)), len(at) - 1)
+    padded = np.pad(np.where(at < NOISE_FROM, noise[first], noise), 1, mode="edge")
+    noise = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    return _Spectra(np.exp(power), np.exp(noise), se)
+
+
+def _transport(at: Floats, blur_mm2: float, se_mm2: float, reference: _Spectra, noise: Floats) -> Transport:
+    """The transport of a blur to scans with `noise`, intensity^2 mm^2."""
+    squared = np.exp(-((2 * np.pi * at) ** 2) * blur_mm2)
+    trust = np.clip((reference.snr - SNR_FROM) / (SNR_FULL - SNR_FROM), 0, 1)
+    squared = trust * squared + (1 - trust) * np.minimum(squared, noise / reference.noise)
+    return Transport(
+        blur_mm2=blur_mm2,
+        blur_se_mm2=se_mm2,
+        frequency_per_mm=tuple(at.tolist()),
+        gain=tuple(np.sqrt(squared).tolist()),
+        added_power=tuple(np.maximum(noise - squared * reference.noise, 0).tolist()),
+        excess=(),
+    )
+
+
+def _fit_blur(at: Floats, here: _Spectra, there: _Spectra) -> tuple[float, float] | None:
+    """Variance that the blur there has more than here, mm^2, and its standard error."""
+    is_told = (here.snr > 1) & (there.snr > 1)
+    # beyond the first gap, a ring stands out by chance
+    gaps = at[~is_told & (at >= FITTED_FROM)]
+    is_told &= (at >= FITTED_FROM) & (at < (gaps[0] if gaps.size else np.inf))
+    if np.count_nonzero(is_told) < MIN_RINGS:
+        return None
+    f, ratio = at[is_told], np.log(there.signal[is_told] / here.signal[is_told])
+    # an error of power weighs the more, the less of it is signal
+    errors = [(end.se * end.power / end.signal)[is_told] for end in (here, there)]
+    weight = 1 / np.square(errors).sum(axis=0)
+    design = np.stack([np.ones_like(f), -((2 * np.pi * f) ** 2)])
+    covariance = np.linalg.inv((design * weight) @ design.T + np.diag([1 / CONTRAST_SD**2, 0]))
+    _, blur = covariance @ (design * weight) @ ratio
+    return float(blur), math.sqrt(covariance[1, 1])
+
+
+def _padding(n: int, spacing_mm: float) -> tuple[int, int]:
+    """Pixels before and after, up to a length that transforms fast."""
+    least = min(math.ceil(PAD_MM / spacing_mm), n)
+    whole = fft.next_fast_len(n + 2 * least, real=True)
+    return least, whole - n - least
