@@ -25,7 +25,7 @@ from platform_core.shift.sketch_statistics import N_COARSE, PAIRS, ROWS, SKIPPED
 HERE = "platform_core.shift"
 N_FINE = 1024
 """Equal bins of the reference's range: gaps are seen to a thousandth of it."""
-BLOCK = 65_536
+BLOCK = 16_384
 """Values worked on at a time, so that they stay in the processor's cache."""
 N_BATCH = 131_072
 STRATUM = "all"
@@ -81,12 +81,21 @@ def count_rows(source: ds.Dataset | pa.Table, grids: Mapping[str, Grid], *, by: 
         name: np.zeros((0, grid.n + 2), np.int64) for name, grid in grids.items()
     }
     data = ds.dataset(source) if isinstance(source, pa.Table) else source
-    scanner = data.scanner([by, *grids], batch_size=N_BATCH, batch_readahead=2, fragment_readahead=1, use_threads=False)
+    # reading ahead would take a GB and, on a busy machine, more processor time than the decoding itself
+    scanner = data.scanner(
+        [by, *grids],
+        batch_size=N_BATCH,
+        batch_readahead=0,
+        fragment_readahead=0,
+        use_threads=False,
+        fragment_scan_options=None if isinstance(source, pa.Table) else ds.ParquetFragmentScanOptions(pre_buffer=False),
+    )
+    room = _Room()
     for batch in scanner.to_batches():
         unit = _units(batch.column(0), places)
         for name, grid in grids.items():
             found[name] = _grown(found[name], len(places))
-            _count(batch.column(name), unit, grid, found[name])
+            _count(batch.column(name), unit, grid, found[name], room)
     sites = sorted(places)
     order = [places[site] for site in sites]
     return RowCounts(tuple(sites), dict(grids), {name: counts[order] for name, counts in found.items()})
@@ -96,7 +105,7 @@ def count_rows_in_sql(db: Connection, table: str, grids: Mapping[str, Grid], *, 
     """As `count_rows`, by DuckDB alone; `table` is a relation that `db` knows."""
     answers = {}
     for name, grid in grids.items():
-        rows = db.table(table).select(_column(by, "unit"), _column(name, "value"))
+        rows = db.table(table).project(f"{_column(by, 'unit')}, {_column(name, 'value')}")
         rows.create_view("chosen", replace=True)
         answers[name] = load(HERE, "row_counts").run(db, low=grid.low, scale=grid.scale, bins=grid.n)
     sites = sorted({unit for rows in answers.values() for unit in rows.column("unit").to_pylist()})
@@ -115,11 +124,7 @@ def compare_rows(counts: RowCounts, pairs: Iterable[tuple[str, str]], *, n_coars
     tables = {"totals": totals.filter(pc.field("n") > 1), "pair": wanted, "reference": _bins(counts)}
     with connect(tables) as db:
         db.register("bins", load(HERE, "sketch_bins").run(db, bins=n_coarse))
-        rows = (
-            stated(binned_rows(db, load(HERE, "sketch_compared").run(db)), totals)
-            if len(totals)
-            else ROWS.empty_table()
-        )
+        rows = stated(binned_rows(db), totals) if len(totals) else ROWS.empty_table()
         db.register("totals_of_all", totals)
         skipped = load(HERE, "sketch_skipped").run(db, least=2).cast(SKIPPED)
     return SketchComparison(rows, skipped)
@@ -143,29 +148,45 @@ def _grown(counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
     return np.vstack([counts, np.zeros((n - len(counts), counts.shape[1]), np.int64)])
 
 
-def _count(column: pa.Array, unit: Wholes, grid: Grid, counts: npt.NDArray[np.int64]) -> None:
+class _Room:
+    """Where blocks are worked on: memory that is asked for anew, block by block, costs more than the counting."""
+
+    def __init__(self) -> None:
+        self.way = np.empty(BLOCK, np.float64)
+        self.cell = np.empty(BLOCK, np.intp)
+
+
+def _count(column: pa.Array, unit: Wholes, grid: Grid, counts: npt.NDArray[np.int64], room: _Room) -> None:
     """Add one batch of one feature, block by block."""
     values = column.to_numpy(zero_copy_only=False)
-    n_bins = grid.n + 2
     for start in range(0, len(values), BLOCK):
-        block = values[start : start + BLOCK].astype(np.float64, copy=False)
-        place = unit[start : start + BLOCK]
-        is_known = np.isfinite(block) & (place >= 0)
-        if not is_known.all():
+        block, place = values[start : start + BLOCK], unit[start : start + BLOCK]
+        is_whole = place.min() >= 0 and np.isfinite(block.sum(dtype=np.float64))
+        if not is_whole:
+            is_known = np.isfinite(block) & (place >= 0)
             block, place = block[is_known], place[is_known]
-        cell = place * n_bins + bins_of(block, grid)
+        cell = room.cell[: len(block)]
+        np.multiply(place, grid.n + 2, out=cell)
+        cell += bins_of(block, grid, room.way[: len(block)])
         counts += np.bincount(cell, minlength=counts.size).reshape(counts.shape)
 
 
-def bins_of(values: Reals, grid: Grid) -> Wholes:
-    """The bin of finite values: 0 below the range, then the bins, last above it; a bin begins with its lower edge."""
+def bins_of(values: Reals, grid: Grid, way: Reals) -> Wholes:
+    """The bin of finite values: 0 below the range, then the bins, last above it; a bin begins with its lower edge.
+
+    `way` is room for as many numbers.
+    """
     if not grid.scale:
         return np.asarray(1 + np.sign(values - grid.low), dtype=np.intp)
     with np.errstate(over="ignore"):
-        way = np.floor((values - grid.low) * grid.scale)
+        np.subtract(values, grid.low, out=way, dtype=np.float64)
+        way *= grid.scale
+    np.floor(way, out=way)
     # before the cast, unlike in SQL: what no integer holds would wrap round, and within a block it costs little
-    np.clip(way, -1, grid.n, out=way)
-    return way.astype(np.intp) + 1
+    np.maximum(way, -1, out=way)
+    np.minimum(way, grid.n, out=way)
+    way += 1
+    return way.astype(np.intp)
 
 
 def _column(name: str, called: str) -> str:

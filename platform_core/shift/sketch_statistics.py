@@ -25,6 +25,8 @@ HERE = "platform_core.shift"
 N_COARSE = 10
 """Bins of the two divergences: more make their own noise."""
 MIN_PATIENTS = 2
+MANY = 10_000
+"""Effective rows from which the limit of Kolmogorov's distribution is its equal, and far cheaper."""
 Z = 1.959964
 """Standard normal quantile of a 95 % interval."""
 BINNED = ("psi", "jensen_shannon", "ks", "wasserstein")
@@ -71,7 +73,7 @@ def compare_sketches(
     usable = totals.filter(pc.field("n") >= MIN_PATIENTS)
     with connect({"totals": usable, "pair": wanted, "reference": frozen.rows, "spectrum": _spectra(frozen)}) as db:
         db.register("bins", load(HERE, "sketch_bins").run(db, bins=n_coarse))
-        found = binned_rows(db, load(HERE, "sketch_compared").run(db))
+        found = binned_rows(db)
         found["mmd"] = load(HERE, "sketch_mmd").run(db)
         found["coral"] = load(HERE, "sketch_coral").run(db)
         found["frechet"] = frechet_rows(usable, wanted)
@@ -80,10 +82,22 @@ def compare_sketches(
     return SketchComparison(stated(found, totals), skipped)
 
 
-def binned_rows(db: Connection, compared: pa.Table) -> dict[str, pa.Table]:
-    """The four statistics on histograms, each as its `.sql` returns it."""
-    db.register("compared", compared)
-    return {name: load(HERE, f"sketch_{name}").run(db) for name in BINNED}
+def binned_rows(db: Connection) -> dict[str, pa.Table]:
+    """The four statistics on histograms, named; `db` knows `totals`, `pair` and `bins`."""
+    matched = load(HERE, "sketch_matched").run(db)
+    db.register("matched", matched)
+    db.register("compared", load(HERE, "sketch_compared").run(db))
+    names = matched.select(NAMES)
+    found = {}
+    for name in BINNED:
+        rows = load(HERE, f"sketch_{name}").run(db)
+        about = names.take(rows.column("comparison"))
+        found[name] = pa.table({**dict(zip(NAMES, about.columns, strict=True)), **_columns(rows)})
+    return found
+
+
+def _columns(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return {name: rows.column(name) for name in rows.column_names if name != "comparison"}
 
 
 def stated(found: Mapping[str, pa.Table], totals: pa.Table) -> pa.Table:
@@ -122,13 +136,17 @@ def _stated(name: str, table: pa.Table, n: Mapping[tuple[str, str, str], int]) -
 
 def _evidence(name: str, table: pa.Table, value: Reals) -> pa.Array:
     """Chance of so large a value if both are of one population."""
+    from scipy.special import kolmogorov
     from scipy.stats import chi2, kstwo
 
     if name not in ("psi", "jensen_shannon", "ks", "mmd"):
         return pa.nulls(len(table), pa.float64())
     degrees, scale = _reals(table, "degrees"), _reals(table, "scale")
     if name == "ks":
-        p = kstwo.sf(np.minimum(value, 1), np.maximum(np.round(degrees), 1).astype(int))
+        n = np.maximum(np.round(degrees), 1)
+        few = n <= MANY
+        p = kolmogorov(np.sqrt(n) * value)
+        p[few] = kstwo.sf(np.minimum(value[few], 1), n[few].astype(int))
     else:
         shift = _reals(table, "shift") if name == "mmd" else 0.0
         p = np.where(degrees > 0, chi2.sf((value + shift) / scale, np.maximum(degrees, 1e-9)), 1.0)

@@ -16,8 +16,8 @@ bins AS (
         stratum,
         feature,
         n,
-        edges,
         unnest(sketch) AS n_bin,
+        unnest(edges) AS upper,
         generate_subscripts(sketch, 1) AS bin
     FROM reference
     WHERE kind = 'histogram'
@@ -27,8 +27,8 @@ SELECT
     stratum,
     feature,
     bin::INTEGER AS bin,
-    edges[bin] AS upper,
-    CASE WHEN bin = 1 OR bin > len(edges) THEN 0 ELSE edges[bin] - edges[bin - 1] END AS width,
+    upper,
+    coalesce(upper - lag(upper) OVER below, 0) AS width,
     least(floor((sum(n_bin) OVER below - n_bin / 2) / n * $bins), $bins - 1)::INTEGER AS coarse
 FROM bins
 WINDOW below AS (PARTITION BY stratum, feature ORDER BY bin ROWS UNBOUNDED PRECEDING)

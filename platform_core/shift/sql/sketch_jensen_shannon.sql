@@ -1,8 +1,8 @@
 -- sketch_jensen_shannon: Jensen-Shannon divergence of two histograms, on coarse bins.
 --
--- reads    compared(first VARCHAR, second VARCHAR, stratum VARCHAR, feature VARCHAR, bin INTEGER, upper DOUBLE,
---                   width DOUBLE, coarse INTEGER, m BIGINT, n BIGINT, a DOUBLE, b DOUBLE)
--- returns  first VARCHAR, second VARCHAR, stratum VARCHAR, feature VARCHAR
+-- reads    compared(comparison INTEGER, bin INTEGER, upper DOUBLE, width DOUBLE, coarse INTEGER,
+--                   m BIGINT, n BIGINT, a DOUBLE, b DOUBLE)
+-- returns  comparison INTEGER
 --          value DOUBLE, as counted
 --          expected DOUBLE, its mean if both are of one population: (B - 1) c / (8 ln 2) with c = 1/m + 1/n
 --          se DOUBLE, delta method plus the spread that is left without a shift
@@ -15,15 +15,15 @@ WITH
 
 -- counts per coarse bin, and half a count
 counts AS (
-    SELECT first, second, stratum, feature, coarse, any_value(m) AS m, any_value(n) AS n, 0.5 + sum(a) AS a, 0.5 + sum(b) AS b
+    SELECT comparison, coarse, any_value(m) AS m, any_value(n) AS n, 0.5 + sum(a) AS a, 0.5 + sum(b) AS b
     FROM compared
-    GROUP BY first, second, stratum, feature, coarse
+    GROUP BY comparison, coarse
 ),
 
 shares AS (
     SELECT *, a / sum(a) OVER every_bin AS p, b / sum(b) OVER every_bin AS q
     FROM counts
-    WINDOW every_bin AS (PARTITION BY first, second, stratum, feature)
+    WINDOW every_bin AS (PARTITION BY comparison)
 ),
 
 -- how the divergence answers to each share
@@ -34,28 +34,22 @@ slopes AS (
 
 sums AS (
     SELECT
-        first,
-        second,
-        stratum,
-        feature,
+        comparison,
         (1 / any_value(m) + 1 / any_value(n)) / (8 * ln(2)) AS c,
         count(*) - 1.0 AS degrees,
         sum(p * by_p + q * by_q ORDER BY coarse) AS value,
         (sum(p * by_p ^ 2 ORDER BY coarse) - sum(p * by_p ORDER BY coarse) ^ 2) / any_value(m)
         + (sum(q * by_q ^ 2 ORDER BY coarse) - sum(q * by_q ORDER BY coarse) ^ 2) / any_value(n) AS variance
     FROM slopes
-    GROUP BY first, second, stratum, feature
+    GROUP BY comparison
 )
 
 SELECT
-    first,
-    second,
-    stratum,
-    feature,
+    comparison,
     value,
     degrees * c AS expected,
     sqrt(greatest(variance, 0) + 2 * degrees * c ^ 2) AS se,
     degrees,
     c AS scale
 FROM sums
-ORDER BY first, second, stratum, feature
+ORDER BY comparison

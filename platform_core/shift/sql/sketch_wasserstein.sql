@@ -1,8 +1,8 @@
 -- sketch_wasserstein: earth mover's distance of two histograms, in the feature's unit.
 --
--- reads    compared(first VARCHAR, second VARCHAR, stratum VARCHAR, feature VARCHAR, bin INTEGER, upper DOUBLE,
---                   width DOUBLE, coarse INTEGER, m BIGINT, n BIGINT, a DOUBLE, b DOUBLE)
--- returns  first VARCHAR, second VARCHAR, stratum VARCHAR, feature VARCHAR
+-- reads    compared(comparison INTEGER, bin INTEGER, upper DOUBLE, width DOUBLE, coarse INTEGER,
+--                   m BIGINT, n BIGINT, a DOUBLE, b DOUBLE)
+-- returns  comparison INTEGER
 --          value DOUBLE, the area between the distribution functions, straight within a bin; values beyond the
 --              outermost edges count as lying on them; differs from the rows' own (so cut) by at most the sum
 --              over bins of width times the larger of the two shares
@@ -21,10 +21,7 @@ WITH
 -- share of each unit at or below the bin's end, and below its beginning
 ecdf AS (
     SELECT
-        first,
-        second,
-        stratum,
-        feature,
+        comparison,
         bin,
         upper,
         width,
@@ -35,7 +32,7 @@ ecdf AS (
         sum(a) OVER up_to / m AS f,
         sum(b) OVER up_to / n AS g
     FROM compared
-    WINDOW up_to AS (PARTITION BY first, second, stratum, feature ORDER BY bin ROWS UNBOUNDED PRECEDING)
+    WINDOW up_to AS (PARTITION BY comparison ORDER BY bin ROWS UNBOUNDED PRECEDING)
 ),
 
 -- the gap at the beginning and at the end of every bin, and how far the line between the edges reaches
@@ -46,7 +43,7 @@ gaps AS (
         f - g AS after,
         (m * (f - p) + n * (g - q)) / (m + n) AS pooled_before,
         (m * f + n * g) / (m + n) AS pooled_after,
-        coalesce(lead(width) OVER (PARTITION BY first, second, stratum, feature ORDER BY bin), 0) AS next_width
+        coalesce(lead(width) OVER (PARTITION BY comparison ORDER BY bin), 0) AS next_width
     FROM ecdf
 ),
 
@@ -69,34 +66,28 @@ slopes AS (
     SELECT *, sum(pull) OVER from_here AS slope
     FROM areas
     WINDOW from_here AS (
-        PARTITION BY first, second, stratum, feature ORDER BY bin ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
+        PARTITION BY comparison ORDER BY bin ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
     )
 ),
 
 sums AS (
     SELECT
-        first,
-        second,
-        stratum,
-        feature,
+        comparison,
         sum(area ORDER BY bin) AS value,
         sqrt(2 / pi() * (1 / any_value(m) + 1 / any_value(n))) * sum(spread ORDER BY bin) AS expected,
         (sum(p * slope ^ 2 ORDER BY bin) - sum(p * slope ORDER BY bin) ^ 2) / any_value(m)
         + (sum(q * slope ^ 2 ORDER BY bin) - sum(q * slope ORDER BY bin) ^ 2) / any_value(n) AS variance
     FROM slopes
-    GROUP BY first, second, stratum, feature
+    GROUP BY comparison
     HAVING sum(width) > 1e-9 * max(abs(upper))
 )
 
 SELECT
-    first,
-    second,
-    stratum,
-    feature,
+    comparison,
     value,
     expected,
     sqrt(greatest(variance, (pi() / 2 - 1) * expected ^ 2)) AS se,
     NULL::DOUBLE AS degrees,
     1.0::DOUBLE AS scale
 FROM sums
-ORDER BY first, second, stratum, feature
+ORDER BY comparison
