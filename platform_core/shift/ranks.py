@@ -6,8 +6,9 @@ The pool of earlier values is the reference AND the site's own past. While nothi
 ranks of a feature are uniform on (0, 1) and independent, exactly, for a reference of any size and
 for ever; ranks against the reference alone are not, and sooner or later betray its sampling error.
 
-The unit is the patient-day: one value per patient, stratum and day, never the image. Where the
-days of the reference differ more than patients of one day explain (`day_icc`), the unit is the day.
+The unit is the patient-day: one value per patient, stratum and day, never the image, and none of a patient who was
+there a few days ago (`RETURN_DAYS`). Where the days of the reference differ more than patients of one day explain
+(`day_icc`), the unit is the day.
 
 A rank is computed once, in order of arrival (first taken in, then day observed, then key), and never
 again: what comes late gets the next place, and a corrected series keeps the rank that it has. All that a
@@ -33,6 +34,7 @@ from platform_core.manifest.stages import transaction
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import connect, load
 from platform_core.shift.risk import Reals
+from platform_core.storage.tables import Lake
 
 HERE = "platform_core.shift"
 MATERIAL_CLUSTERING = 0.2
@@ -40,6 +42,11 @@ MATERIAL_CLUSTERING = 0.2
 
 It is (patients per day - 1) x intraclass correlation: .008 at 25 a day, .05 at 5. What lies below keeps the promise
 (`tests/benchmarks/false_alarms.py`); a correlation of .05 at 25 a day breaks it in one site of four.
+"""
+RETURN_DAYS = 28
+"""A patient who was seen within so many days before is no new observation.
+
+If three patients in ten were there the day before as well, one site in four would alarm without a shift.
 """
 MIN_REFERENCE = 10
 """Patient-days, or days, of a feature without which it is not watched: among fewer, a shift soon is the pool itself."""
@@ -147,7 +154,7 @@ def feature_days(workspace: Workspace, site: str, stratum: str, keys: Sequence[s
         if set(db.table(layout.FEATURE).columns) <= set(workspace.lake.schemas[layout.FEATURE].names):
             return VALUES.empty_table()
         db.register("chosen", pa.table({"series_key": pa.array(keys, pa.string())}))
-        db.register("wanted", load(HERE, "ranks_series").run(db, site=site, stratum=stratum))
+        db.register("wanted", load(HERE, "ranks_series").run(db, site=site, stratum=stratum, return_days=RETURN_DAYS))
         return load(HERE, "ranks_features").run(db, site=site, recipe=recipe).cast(VALUES)
 
 
@@ -157,7 +164,7 @@ def score_days(
     """The scores of some series and of all others of their days and stratum, as the feature `score`."""
     with workspace.lake.connect([layout.SERIES, layout.STAGE, layout.PREDICTION]) as db:
         db.register("chosen", pa.table({"series_key": pa.array(keys, pa.string())}))
-        db.register("wanted", load(HERE, "ranks_series").run(db, site=site, stratum=stratum))
+        db.register("wanted", load(HERE, "ranks_series").run(db, site=site, stratum=stratum, return_days=RETURN_DAYS))
         return load(HERE, "ranks_scores").run(db, site=site, model=model, recipe=recipe).cast(VALUES)
 
 
@@ -204,20 +211,14 @@ def rank_new(workspace: Workspace, scope: Scope, values: pa.Table, *, run: str) 
     Raises:
         EmptySample: If `open_reference` has written no row for this scope.
     """
-    lake, mine = workspace.lake, scope.rows
-    pool = lake.read(layout.RANK, mine, ["feature", "value"])
+    lake = workspace.lake
+    pool, reference, taken = _read_ranks(lake, scope, values)
     if not pool.num_rows:
         raise EmptySample(f"reference {scope.reference} of {scope.site}")
-    units = lake.read(layout.RANK, mine & (pc.field("sequence") == -1), UNITS.names)
-    # by key as well: a corrected series may have moved to another day
-    is_met = [pc.field(name).isin(pc.unique(values.column(name))) for name in ("observed_on", "series_key")]
-    taken = lake.read(layout.RANK, mine & (is_met[0] | is_met[1]), TAKEN.names)
-    due = _due(values, taken, units)
+    due = _due(values, taken, reference.filter(pc.equal(reference.column("sequence"), -1)).select(UNITS.names))
     if not due.num_rows:
         return 0
-    n_reference = _counts(lake.read(layout.RANK, mine & (pc.field("sequence") < 0), ["feature"]))
-    earlier = _arrays(pool)
-    written = []
+    n_reference, earlier, written = _counts(reference), _arrays(pool), []
     for rows in _by_feature(due):
         feature = rows.column("feature")[0].as_py()
         tie_break = tie_breaks(rows.column("series_key").to_pylist(), feature, scope.reference)
@@ -236,6 +237,18 @@ def units_of(values: pa.Table) -> pa.Table:
     sizes = [icc.n_per_day if icc.unit == "day" else 1 for icc in found]
     rows = [(icc.feature, icc.unit, size) for icc, size in zip(found, sizes, strict=True)]
     return pa.Table.from_pylist([dict(zip(UNITS.names, row, strict=True)) for row in rows], schema=UNITS)
+
+
+def _read_ranks(lake: Lake, scope: Scope, values: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """What is ranked among: the pool's values, the reference's rows, and what of `values` has a rank already."""
+    mine = scope.rows
+    pool = lake.read(layout.RANK, mine, ["feature", "value"])
+    reference = lake.read(layout.RANK, mine & (pc.field("sequence") < 0), [*UNITS.names, "sequence"])
+    is_met = pc.field("observed_on").isin(pc.unique(values.column("observed_on")))
+    corrected = values.filter(pc.greater(values.column("revision"), 1)).column("series_key")
+    if len(corrected):  # a corrected series may have moved to another day
+        is_met |= pc.field("series_key").isin(pc.unique(corrected))
+    return pool, reference, lake.read(layout.RANK, mine & is_met, TAKEN.names)
 
 
 def _due(values: pa.Table, taken: pa.Table, units: pa.Table) -> pa.Table:

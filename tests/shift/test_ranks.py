@@ -27,6 +27,7 @@ from platform_core.shift.ranks import (
     tie_breaks,
 )
 from platform_core.shift.risk import Reals
+from platform_core.storage.tables import rows_of
 from tests.shift.planted import MODEL, RECIPE, Month, fill, keys_of, prepare
 
 MONDAY = date(2026, 1, 5)
@@ -163,7 +164,7 @@ def test_a_rank_is_given_once(opened: Workspace) -> None:
     assert rank_new(opened, SCOPE, new, run="2") == 0
     corrected = new.set_column(1, "revision", pa.array([2] * 5)).set_column(6, "value", pa.array([9.0] * 5))
     assert rank_new(opened, SCOPE, corrected, run="3") == 0
-    moved = rows(np.arange(5.0), first=LATER + timedelta(days=3))
+    moved = rows(np.arange(5.0), first=LATER + timedelta(days=3)).set_column(1, "revision", pa.array([2] * 5))
     assert rank_new(opened, SCOPE, moved, run="4") == 0
     assert ranks_of(opened) == before
 
@@ -263,6 +264,22 @@ def test_where_days_differ_the_median_of_as_many_patients_every_day_is_ranked(wo
     (only,) = ranks_of(workspace)
     assert (only["observed_on"], only["unit"], only["n_values"], only["value"]) == (large_day, "day", 20, 9.0)
     assert rank_new(workspace, SCOPE, new, run="r") == 0
+
+
+def test_a_patient_who_was_there_last_week_is_no_new_observation(workspace: Workspace) -> None:
+    """Daily follow-ups of one patient are not independent; after a long while it counts again."""
+    days = [0, 1, 3, 20, 47, 48, 90]
+    series = [
+        {"site": "north", "series_key": f"k{day:02d}", "revision": 1, "patient_key": "p", "stratum": "CT", "run": "r"}
+        | {"observed_on": MONDAY + timedelta(days=day), "volume_uri": "v", "ingested_at": AT}
+        for day in days
+    ]
+    workspace.lake.append(layout.SERIES, rows_of(workspace.lake.schemas[layout.SERIES], series), transaction="s")
+    keys = [row["series_key"] for row in series]
+    with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
+        db.register("chosen", pa.table({"series_key": keys}))
+        found = load("platform_core.shift", "ranks_series").run(db, site="north", stratum="CT", return_days=28)
+    assert found.column("series_key").to_pylist() == ["k00", "k90"]
 
 
 def test_features_and_scores_are_ranked_from_the_manifest(workspace: Workspace) -> None:
