@@ -40,7 +40,7 @@ class PrevalenceEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Counts:
+class Counts:
     """Patients per score bin, each (..., bins)."""
 
     site: Reals
@@ -48,11 +48,12 @@ class _Counts:
     negative: Reals
 
     def all(self) -> tuple[Reals, Reals, Reals]:
+        """Site, positives, negatives."""
         return self.site, self.positive, self.negative
 
 
 @dataclass(frozen=True, slots=True)
-class _Mixture:
+class Mixture:
     """Share of patients per bin in each class, each (..., bins), and the prevalence at the site, (...)."""
 
     positive: Reals
@@ -60,19 +61,21 @@ class _Mixture:
     prevalence: Reals
 
     def site(self) -> Reals:
+        """Share of the site's patients per bin, (..., bins)."""
         share = self.prevalence[..., None]
         return np.asarray(share * self.positive + (1 - share) * self.negative, dtype=np.float64)
 
-    def log_likelihood(self, counts: _Counts) -> Reals:
+    def log_likelihood(self, counts: Counts) -> Reals:
+        """Of all three histograms, in nats, (...)."""
         shares = (self.site(), self.positive, self.negative)
         return np.asarray(sum(_sum_log(n, p) for n, p in zip(counts.all(), shares, strict=True)), dtype=np.float64)
 
-    def simulate(self, counts: _Counts, n: int, seed: int) -> _Counts:
+    def simulate(self, counts: Counts, n: int, seed: int) -> Counts:
         """`n` worlds of the same sizes as `counts` in which this mixture is the truth."""
         rng = np.random.default_rng(seed)
         shares = (self.site(), self.positive, self.negative)
         worlds = [rng.multinomial(int(c.sum()), p / p.sum(), size=n) for c, p in zip(counts.all(), shares, strict=True)]
-        return _Counts(*(np.asarray(world, dtype=np.float64) for world in worlds))
+        return Counts(*(np.asarray(world, dtype=np.float64) for world in worlds))
 
 
 def estimate_prevalence(
@@ -111,7 +114,7 @@ def estimate_prevalence(
     from scipy.stats import chi2
 
     counts = _count(scores, reference_scores, reference_y)
-    best = _fit(counts)
+    best = fit_mixture(counts)
     likelihood = best.log_likelihood(counts)
     unexplained = 2 * (sum(_sum_log(n, n / n.sum()) for n in counts.all()) - likelihood)
     low, high = _profile_interval(counts, float(likelihood))
@@ -127,30 +130,40 @@ def estimate_prevalence(
     )
 
 
-def _count(scores: Reals, reference_scores: Reals, reference_y: Reals) -> _Counts:
+def _count(scores: Reals, reference_scores: Reals, reference_y: Reals) -> Counts:
     n_class = int(min(np.sum(reference_y == 1), np.sum(reference_y == 0)))
     if n_class < MIN_CLASS_PATIENTS:
         raise EmptySample("labelled reference patients of each class", MIN_CLASS_PATIENTS, n_class)
     if not scores.size:
         raise EmptySample("scores of the period")
+    edges = score_edges(reference_scores)
+    samples = (scores, reference_scores[reference_y == 1], reference_scores[reference_y == 0])
+    binned = [np.bincount(np.searchsorted(edges, sample), minlength=len(edges) + 1) for sample in samples]
+    return Counts(*(np.asarray(n, dtype=np.float64) for n in binned))
+
+
+def score_edges(reference_scores: Reals) -> Reals:
+    """Inner edges of equal-frequency bins of the reference, increasing, at most nine.
+
+    Raises:
+        EmptySample: If scores repeat so often that fewer than three bins are left.
+    """
     edges = np.unique(np.quantile(reference_scores, np.arange(1, N_BINS) / N_BINS))
     if len(edges) < 2:
         raise EmptySample("bins of distinct reference scores", 3, len(edges) + 1)
-    samples = (scores, reference_scores[reference_y == 1], reference_scores[reference_y == 0])
-    binned = [np.bincount(np.searchsorted(edges, sample), minlength=len(edges) + 1) for sample in samples]
-    return _Counts(*(np.asarray(n, dtype=np.float64) for n in binned))
+    return np.asarray(edges, dtype=np.float64)
 
 
-def _fit(counts: _Counts, held: Reals | None = None) -> _Mixture:
+def fit_mixture(counts: Counts, held: Reals | None = None) -> Mixture:
     """The likeliest mixture, at prevalences held fixed if given."""
     prevalence = np.full(counts.site.shape[:-1], 0.5) if held is None else held
-    mixture = _Mixture(_shares(counts.positive + 0.5), _shares(counts.negative + 0.5), prevalence)
+    mixture = Mixture(_shares(counts.positive + 0.5), _shares(counts.negative + 0.5), prevalence)
     for _ in range(N_ITERATIONS):
         expected = mixture.prevalence[..., None] * mixture.positive
         likely = expected / np.maximum(mixture.site(), 1e-300)
         positives = counts.site * likely
         negatives = counts.site * (1 - likely)
-        mixture = _Mixture(
+        mixture = Mixture(
             _shares(counts.positive + positives),
             _shares(counts.negative + negatives),
             positives.sum(axis=-1) / counts.site.sum(axis=-1) if held is None else held,
@@ -158,24 +171,24 @@ def _fit(counts: _Counts, held: Reals | None = None) -> _Mixture:
     return mixture
 
 
-def _p_changed(counts: _Counts, assumed: float, seed: int, n_simulated: int) -> float:
+def _p_changed(counts: Counts, assumed: float, seed: int, n_simulated: int) -> float:
     """Share of simulated unchanged worlds that look at least as changed as the one at hand."""
     held = np.asarray(assumed)
-    worlds = _fit(counts, held).simulate(counts, n_simulated, seed)
+    worlds = fit_mixture(counts, held).simulate(counts, n_simulated, seed)
     ratios = _likelihood_ratio(worlds, np.full(n_simulated, assumed))
     return float((1 + np.sum(ratios >= _likelihood_ratio(counts, held))) / (1 + n_simulated))
 
 
-def _likelihood_ratio(counts: _Counts, assumed: Reals) -> Reals:
-    free, held = _fit(counts).log_likelihood(counts), _fit(counts, assumed).log_likelihood(counts)
+def _likelihood_ratio(counts: Counts, assumed: Reals) -> Reals:
+    free, held = fit_mixture(counts).log_likelihood(counts), fit_mixture(counts, assumed).log_likelihood(counts)
     return np.asarray(2 * (free - held), dtype=np.float64)
 
 
-def _profile_interval(counts: _Counts, likelihood: float) -> tuple[float, float]:
+def _profile_interval(counts: Counts, likelihood: float) -> tuple[float, float]:
     """Lowest and highest prevalence, in steps of 0.5 %, that the likelihood does not reject."""
     grid = np.linspace(0, 1, 201)
-    every = _Counts(*(np.broadcast_to(n, (len(grid), n.size)) for n in counts.all()))
-    drop = 2 * (likelihood - _fit(every, grid).log_likelihood(every))
+    every = Counts(*(np.broadcast_to(n, (len(grid), n.size)) for n in counts.all()))
+    drop = 2 * (likelihood - fit_mixture(every, grid).log_likelihood(every))
     inside = grid[drop <= CHI2_95]
     return (float(inside[0]), float(inside[-1])) if inside.size else (0.0, 1.0)
 
