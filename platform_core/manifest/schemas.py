@@ -184,10 +184,34 @@ RANK = _table(
     OBSERVED_ON,
     ("unit", TEXT, "patient_day, or day: the lower median of n_values patient-days, where days differ too much"),
     ("n_values", WHOLE, "patient-days behind the value"),
-    ("sequence", WHOLE, "0, 1, ... per site, stratum, recipe, reference and feature as they came; < 0: the reference"),
-    ("value", REAL, "in the unit of the feature"),
+    (
+        "sequence",
+        WHOLE,
+        "0, 1, ... per site, stratum, recipe, reference, feature as they came; < 0: the reference; null: sets the grid",
+    ),
+    ("batch", WHOLE, "0, 1, ... per scope: the call that ranked it; -1: the reference"),
+    (
+        "grid",
+        REAL,
+        "values are multiples of it: 256 to 512 within the spread of a few rows that set it and were left out",
+    ),
+    ("value", REAL, "in the unit of the feature, on the grid"),
     ("tie_break", REAL, "(0, 1), hash of series, feature and reference; null for the reference"),
     ("rank", REAL, "(0, 1), uniform and independent while nothing changes; null for the reference"),
+    RUN,
+)
+
+POOL = _table(
+    "all that one feature was ranked among up to a batch, counted; can be made again from core__rank",
+    SITE,
+    STRATUM,
+    RECIPE,
+    ("reference", TEXT, "as in core__rank"),
+    ("feature", TEXT, "as in core__rank"),
+    ("batch", WHOLE, "the last batch that is counted"),
+    ("n_reference", WHOLE, "rows of the reference in it"),
+    ("value", pa.list_(REAL), "each value once, ascending"),
+    ("n", pa.list_(WHOLE), "how many rows have it"),
     RUN,
 )
 
@@ -317,7 +341,11 @@ REFERENCE = _table(
     ("feature", TEXT, "as in `out__sketch`"),
     ("kind", TEXT, "as in `out__sketch`"),
     ("edges", pa.list_(REAL), "of a histogram: increasing, in the feature's unit; a bin ends with its edge"),
-    ("map", pa.list_(REAL), "of moments: centre, then whitening rows; of fourier: length, trace, trace of squares, top"),
+    (
+        "map",
+        pa.list_(REAL),
+        "of moments: centre, then whitening rows; of fourier: length, trace, trace of squares, top",
+    ),
     ("members", pa.list_(TEXT), "of moments of `features`: the features in order; null for other rows"),
     ("n", WHOLE, "patient-days"),
     ("sum", REAL, "of a histogram's values, in the feature's unit"),
@@ -355,6 +383,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     layout.FEATURE: FEATURE,
     layout.PREDICTION: PREDICTION,
     layout.RANK: RANK,
+    layout.POOL: POOL,
     layout.REFERENCE: REFERENCE,
     layout.QUALITY: QUALITY,
     layout.SKETCH: SKETCH,

@@ -18,7 +18,6 @@ Beside it runs the Shiryaev-Roberts sum of the same bets: quick, with a stated a
 
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -39,6 +38,9 @@ SCANS_PER_CHECK = 25
 RUN_LENGTH = 1000
 """Blocks between two false signals of the quick detector, on average, at least."""
 
+RANKED = pa.schema(
+    [("feature", pa.string()), ("sequence", pa.int64()), ("observed_on", pa.date32()), ("rank", pa.float64())]
+)
 STREAM = pa.schema([("feature", pa.string()), ("size", pa.int64()), ("n_settled", pa.int64())])
 
 
@@ -76,7 +78,14 @@ class Stream:
     """First day of the block in `since`."""
     settled_on: date | None = None
     """Day of the last rank in it."""
+    pending: tuple[tuple[date, float], ...] = ()
+    """Day and value of each rank of the block that is not full yet."""
     crossing: Crossing | None = None
+
+    @property
+    def n_seen(self) -> int:
+        """Ranks that were taken in."""
+        return self.n_settled * self.size + len(self.pending)
 
     @property
     def bets(self) -> tuple[Bet, ...]:
@@ -108,6 +117,8 @@ class Watch:
     n_opened: int
     """Families of streams that the site had opened before this one, over all strata, restarts and models."""
     streams: tuple[Stream, ...]
+    n_batches: int = 0
+    """Batches of `core__rank` that were taken in."""
 
     @property
     def threshold(self) -> float:
@@ -219,28 +230,25 @@ def restart(
 
 
 def catch_up(workspace: Workspace, watch: Watch) -> Watch:
-    """Settle every full block of ranks that was written since; reads no rank twice but those of an open block."""
-    going = [stream.n_settled * stream.size for stream in watch.streams if stream.crossing is None]
-    first = min(going, default=sys.maxsize)
-    where = watch.scope.rows & (pc.field("sequence") >= first)
-    columns = ["feature", "sequence", "observed_on", "rank"]
-    return advance(watch, workspace.lake.read(layout.RANK, where, columns))
+    """Take in every rank that was written since; reads none twice."""
+    where = watch.scope.rows & (pc.field("batch") >= watch.n_batches)
+    ranked = workspace.lake.read(layout.RANK, where, [*RANKED.names, "batch"])
+    newest = pc.max(ranked.column("batch")).as_py()
+    return watch if newest is None else replace(advance(watch, ranked), n_batches=newest + 1)
 
 
 def advance(watch: Watch, ranked: pa.Table) -> Watch:
-    """As `catch_up`, from a table of ranks (feature, sequence, observed_on, rank).
+    """As `catch_up`, from a table of ranks (feature, sequence, observed_on, rank); those that are known are left out.
 
     A feature that has passed the threshold stays as it was then; the others go on, so that the explanation
     may grow. What comes out does not depend on how many nights are taken at once.
     """
     going = [stream for stream in watch.streams if stream.crossing is None]
+    unsettled = pa.concat_tables([_unsettled(stream, ranked) for stream in going] or [RANKED.empty_table()])
     rows = [{"feature": s.feature, "size": s.size, "n_settled": s.n_settled} for s in going]
-    sums = block_sums(ranked, pa.Table.from_pylist(rows, schema=STREAM), {s.feature: s.bets for s in going})
-    features = sums.column("feature").combine_chunks()
+    sums = block_sums(unsettled, pa.Table.from_pylist(rows, schema=STREAM), {s.feature: s.bets for s in going})
     streams = [
-        stream
-        if stream.crossing
-        else _settle_stream(stream, sums.filter(pc.equal(features, stream.feature)), math.log(watch.threshold))
+        stream if stream.crossing else _advance_stream(stream, unsettled, sums, math.log(watch.threshold))
         for stream in watch.streams
     ]
     return replace(watch, streams=tuple(streams))
@@ -273,6 +281,34 @@ def from_json(text: str) -> Watch:
     facts = json.loads(text)
     streams = tuple(_stream(row) for row in facts.pop("streams"))
     return Watch(**facts | {"scope": Scope(**facts["scope"])}, streams=streams)
+
+
+def _unsettled(stream: Stream, ranked: pa.Table) -> pa.Table:
+    """Ranks of one feature that are in no settled block, in order: those that were pending, and new ones."""
+    is_new = pc.and_(
+        pc.equal(ranked.column("feature"), stream.feature), pc.greater_equal(ranked.column("sequence"), stream.n_seen)
+    )
+    new = ranked.filter(is_new).select(RANKED.names).cast(RANKED).sort_by("sequence")
+    first = stream.n_settled * stream.size
+    kept = [
+        {"feature": stream.feature, "sequence": first + i, "observed_on": day, "rank": rank}
+        for i, (day, rank) in enumerate(stream.pending)
+    ]
+    return pa.concat_tables([pa.Table.from_pylist(kept, schema=RANKED), new])
+
+
+def _advance_stream(stream: Stream, unsettled: pa.Table, sums: pa.Table, level: float) -> Stream:
+    """Settle the full blocks of one feature, and keep the ranks of the one that is not."""
+    settled = _settle_stream(stream, sums.filter(pc.equal(sums.column("feature"), stream.feature)), level)
+    if settled.crossing:
+        return replace(settled, pending=())
+    mine = pc.and_(
+        pc.equal(unsettled.column("feature"), stream.feature),
+        pc.greater_equal(unsettled.column("sequence"), settled.n_settled * settled.size),
+    )
+    left = unsettled.filter(mine)
+    pending = zip(left.column("observed_on").to_pylist(), left.column("rank").to_pylist(), strict=True)
+    return replace(settled, pending=tuple(pending))
 
 
 def _settle_stream(stream: Stream, sums: pa.Table, level: float) -> Stream:
@@ -326,6 +362,7 @@ def _stream(facts: dict[str, Any]) -> Stream:
     lists = {name: tuple(facts[name]) for name in ("log_e", "log_sr", "log_peak", "since")}
     read = {
         "steps": tuple(Step(**step | {"heights": tuple(step["heights"])}) for step in facts["steps"]),
+        "pending": tuple((date.fromisoformat(day), rank) for day, rank in facts["pending"]),
         "since_on": tuple(date.fromisoformat(day) for day in facts["since_on"]),
         "settled_on": date.fromisoformat(settled_on) if settled_on else None,
         "crossing": Crossing(**crossing | days) if crossing else None,

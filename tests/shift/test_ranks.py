@@ -21,6 +21,7 @@ from platform_core.shift.ranks import (
     conformal_ranks,
     day_icc,
     feature_days,
+    grid_of,
     open_reference,
     rank_new,
     score_days,
@@ -131,7 +132,9 @@ def rows(values: Reals, *, first: date = MONDAY, per_day: int = 10, name: str = 
 
 def ranks_of(workspace: Workspace) -> list[dict[str, Any]]:
     found = workspace.lake.read(layout.RANK).to_pylist()
-    return sorted((r for r in found if r["sequence"] >= 0), key=lambda r: (r["reference"], r["feature"], r["sequence"]))
+    return sorted(
+        (r for r in found if r["rank"] is not None), key=lambda r: (r["reference"], r["feature"], r["sequence"])
+    )
 
 
 @pytest.fixture
@@ -264,6 +267,35 @@ def test_where_days_differ_the_median_of_as_many_patients_every_day_is_ranked(wo
     (only,) = ranks_of(workspace)
     assert (only["observed_on"], only["unit"], only["n_values"], only["value"]) == (large_day, "day", 20, 9.0)
     assert rank_new(workspace, SCOPE, new, run="r") == 0
+
+
+def test_counting_the_pools_changes_no_rank(opened: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sites of the same nights; the pools of one are counted every second night, of the other never."""
+    other = replace(SCOPE, site="south")
+    open_reference(opened, other, rows(np.random.default_rng(0).normal(size=60), name="r", per_day=1), run="r")
+    for scope, n_batches in ((SCOPE, 2), (other, 99)):
+        monkeypatch.setattr("platform_core.shift.ranks.N_BATCHES", n_batches)
+        rng = np.random.default_rng(5)
+        for night in range(7):
+            new = [rows(rng.normal(size=4), first=LATER + timedelta(days=night), name=f"n{night}", feature="noise_hu")]
+            rank_new(opened, scope, pa.concat_tables(new), run="r")
+    counted = opened.lake.read(layout.POOL).to_pylist()
+    assert sorted(row["batch"] for row in counted) == [1, 3, 5]
+    assert {sum(row["n"]) for row in counted} == {57 + 8, 57 + 16, 57 + 24}
+    found = {site: [r for r in ranks_of(opened) if r["site"] == site] for site in ("north", "south")}
+    assert [r["rank"] for r in found["north"]] == [r["rank"] for r in found["south"]]
+    assert [r["sequence"] for r in found["north"]] == list(range(28))
+
+
+@given(st.floats(1e-6, 1e6), st.floats(-1e6, 1e6))
+def test_the_grid_keeps_what_a_feature_tells(scale: float, middle: float) -> None:
+    few = middle + scale * np.array([-1.0, 0.2, 1.0])
+    assert 1 / 512 <= grid_of(few) / np.ptp(few) <= 1 / 256
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5, -1024.0])
+def test_a_constant_has_a_grid_that_holds_small_changes(value: float) -> None:
+    assert 0 < grid_of(np.full(3, value)) <= max(abs(value), 1) / 256
 
 
 def test_a_patient_who_was_there_last_week_is_no_new_observation(workspace: Workspace) -> None:
