@@ -256,7 +256,9 @@ def receipt(
     here.site(site)
     trials = try_served_recipes(here, site, run=clock.new_run(at), at=at)
     if not trials:
-        _fail(f"{site} runs no recipe yet; `sitedrift run` gives it one once there is a champion", NEEDS_A_PERSON)
+        page = write_receipt(here, site, at=at)
+        seen = f"; what was tried is in {here.uri}/{page}" if page else ""
+        _fail(f"{site} runs no recipe; `sitedrift run` gives it one if no step does harm{seen}", NEEDS_A_PERSON)
     for one in (step for tried in trials for step in tried.receipts):
         typer.echo(one.because)
     typer.echo(f"Wrote {here.uri}/{write_receipt(here, site, at=at)}")

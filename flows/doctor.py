@@ -46,6 +46,7 @@ def _fastapi(_: str) -> Iterator[str]:
 
 
 def _workspace(uri: str) -> Iterator[str]:
+    from platform_core.harmonize.recipe import check_recipes
     from platform_core.manifest.door import open_door
     from platform_core.manifest.workspace import open_workspace
     from platform_core.sources import SOURCES
@@ -53,6 +54,10 @@ def _workspace(uri: str) -> Iterator[str]:
 
     workspace = open_workspace(uri)
     open_door(workspace)
+    try:
+        check_recipes(workspace.settings)
+    except PlatformError as error:
+        yield str(error)
     for settings in workspace.sites.values():
         try:
             next(list_items(SOURCES[settings.source], settings), None)

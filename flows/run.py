@@ -9,6 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import stages
 from flows.log import log
 from flows.respond import respond
+from platform_core.errors import PlatformError
 from platform_core.manifest.workspace import open_workspace
 from platform_core.settings import Environment
 from tasks import artifacts, site
@@ -39,8 +40,21 @@ def run_site(uri: str, name: str, run: str, at: datetime, until: Until) -> None:
     stages.examine(uri, name, run)
     if until == "quality":
         return
-    for target in open_workspace(uri).settings.target:
+    stopped = [
+        error for error in (_stopped(uri, name, t, run, at) for t in open_workspace(uri).settings.target) if error
+    ]
+    if stopped:
+        raise stopped[0]
+
+
+def _stopped(uri: str, name: str, target: str, run: str, at: datetime) -> PlatformError | None:
+    """Follow one target; what stops it does not stop the next one."""
+    try:
         follow(uri, name, target, run, at)
+    except PlatformError as error:
+        log.info("%s: %s stopped: %s", name, target, error)
+        return error
+    return None
 
 
 def follow(uri: str, name: str, target: str, run: str, at: datetime) -> None:

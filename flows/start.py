@@ -10,7 +10,9 @@ from platform_core.manifest.workspace import Workspace
 def start_run(workspace: Workspace, names: list[str], *, until: Literal["quality", "decide"] = "decide") -> Outcome:
     """Run the named sites now and say what it came to."""
     from flows.run import run_sites
+    from platform_core.harmonize.recipe import check_recipes
 
+    check_recipes(workspace.settings)
     at = clock.now()
     run = clock.new_run(at)
     before = workspace.lake.versions()

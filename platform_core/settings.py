@@ -49,8 +49,8 @@ class Environment(BaseSettings):
     """GiB that the volumes which one process works on may take together; a scan that needs more is refused."""
     store_timeout_s: float = Field(default=30.0, gt=0)
     """Seconds in which an S3 store must answer one request; a request is repeated a few times."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where volumes are harmonized: `cuda` takes a GPU if torch finds one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where volumes are harmonized: on a GPU if torch finds one; `auto` looks only where there is a driver."""
 
 
 class StepSettings(BaseModel):

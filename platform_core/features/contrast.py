@@ -83,6 +83,8 @@ def _inner_values(slices: Slices) -> Floats | None:
 
 
 def _split(values: Floats, *, is_ct: bool) -> tuple[Tissue, Tissue] | None:
+    if values.size < MIN_VOXELS:
+        return None
     low, high = SOFT_HU if is_ct else np.quantile(values, TAILS)
     kept = values[(values >= low) & (values <= high)]
     threshold = otsu_threshold(kept) if kept.size >= MIN_VOXELS else None

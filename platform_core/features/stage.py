@@ -10,6 +10,7 @@ from platform_core import layout
 from platform_core.errors import UnreadableScan
 from platform_core.features import measure  # the module: it looks for families in this one too while it is imported
 from platform_core.features.acquisition import STATED
+from platform_core.imaging.memory import budget
 from platform_core.imaging.usable import check_usable
 from platform_core.manifest.schemas import FEATURE
 from platform_core.manifest.stages import StageCount, Verdict, pending, record_stage, series_rows, transaction
@@ -49,7 +50,7 @@ def measure_shard(workspace: Workspace, site: str, keys: Sequence[str], *, recip
         if reason is None:
             rows.append({key: series[key] for key in KEPT} | {"recipe": recipe, "run": run} | features)
         verdicts.append(Verdict(series_key=series["series_key"], revision=series["revision"], reason=reason))
-    name = transaction("feature", recipe, [(v.series_key, v.revision) for v in verdicts])
+    name = transaction("feature", recipe, [(v.series_key, v.revision, v.reason) for v in verdicts])
     workspace.lake.append(layout.FEATURE, rows_of(feature_schema(), rows), transaction=name)
     return record_stage(workspace, site, "feature", verdicts, run=run, recipe=recipe)
 
@@ -60,15 +61,22 @@ def _measure(workspace: Workspace, uri: str, series: Row, *, is_native: bool) ->
     The header says how the native volume was made. No recipe moves it, and told again it would be a
     distance between sites that no recipe could close.
     """
+    header = {name: series.get(name) for name in STATED} if is_native else {}
     try:
-        volume = workspace.read_volume(uri).first()
-        check_usable(volume)
+        with budget().room(_bytes_needed(series)):
+            volume = workspace.read_volume(uri).first()
+            check_usable(volume)
+            return dict(measure.measure(volume, str(series["modality"] or ""), header)), None
     except UnreadableScan as error:
         return {}, error.reason
     except FileNotFoundError:
         return {}, "volume_missing"
-    header = {name: series.get(name) for name in STATED} if is_native else {}
-    return dict(measure.measure(volume, str(series["modality"] or ""), header)), None
+
+
+def _bytes_needed(series: Row) -> int:
+    """The stored voxels, as bytes and as numbers; what is measured beside them are a few slices."""
+    n = (series["n_x"] or 1) * (series["n_y"] or 1) * (series["n_z"] or 1) * (series["n_t"] or 1)
+    return int(8 * n)
 
 
 def _volumes(workspace: Workspace, site: str, keys: Sequence[str], recipe: str) -> dict[tuple[str, int], str]:

@@ -1,11 +1,12 @@
-"""The same sums and maps on a GPU, by torch: taken where `SITEDRIFT_DEVICE=cuda` asks for it and torch finds one.
+"""The same sums and maps on a GPU, by torch, where there is one (`SITEDRIFT_DEVICE=cpu` leaves it alone).
 
-Nothing here imports torch unless asked: that takes two seconds. The order of operations is that of the other
+Nothing here imports torch on a machine without one: that takes two seconds. The order of operations is that of the other
 ways, but a GPU may fuse a product with a sum, so results agree with them to rounding and not to the bit.
 """
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,17 @@ from platform_core.settings import Environment
 Floats = npt.NDArray[np.float32]
 AxisTaps = tuple[int, npt.NDArray[np.uint64], Floats]
 """Axis, index and weight (k, n)."""
+DRIVER = Path("/dev/nvidiactl")
+"""There where NVIDIA's driver runs."""
 PIECE_VOXELS = 2**25
 """Voxels on the device at a time where each is mapped alone."""
 
 
 @cache
 def is_wanted() -> bool:
-    """Whether this machine was told to use its GPU, and has one."""
-    if Environment().device != "cuda":
+    """Whether this machine has a GPU and was not told to leave it alone."""
+    device = Environment().device
+    if device == "cpu" or (device == "auto" and not DRIVER.exists()):
         return False
     import torch
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from platform_core.errors import BadSetting, GeometryMismatch
+from platform_core.errors import BadSetting, GeometryMismatch, UnreadableScan
 from platform_core.harmonize import HARMONIZERS
 from platform_core.harmonize.contract import Harmonizer, Learned, nothing_to_learn
 from platform_core.imaging.volume import Volume
 from platform_core.provenance import digest
-from platform_core.settings import StepSettings
+from platform_core.settings import Settings, StepSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,22 @@ class _Prepared(Sequence[Volume]):
         return apply_recipe(self.steps, self.sample[index]).volume
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen(Sequence[Volume]):
+    """Some places of a sample."""
+
+    sample: Sequence[Volume]
+    places: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _Chosen(self.sample, self.places[index])
+        return self.sample[self.places[index]]
+
+
 def parse_recipe(steps: Sequence[StepSettings], *, where: str = "recipe") -> Recipe:
     """Check every step as written, before the first scan is read.
 
@@ -127,6 +143,17 @@ def parse_recipe(steps: Sequence[StepSettings], *, where: str = "recipe") -> Rec
         BadSetting: If a parameter is unknown, missing or out of range.
     """
     return Recipe(tuple(_parse_step(step, f"{where}[{number}]") for number, step in enumerate(steps)))
+
+
+def check_recipes(settings: Settings) -> None:
+    """Check every target's recipe as it is written, before anything is read.
+
+    Raises:
+        UnknownName: If a harmonizer does not exist; lists those that do.
+        BadSetting: If a parameter is unknown, missing or out of range.
+    """
+    for name, target in settings.target.items():
+        parse_recipe(target.recipe, where=f"target.{name}.recipe")
 
 
 def fit_recipe(
@@ -151,14 +178,30 @@ def fit_recipe(
         problem = "is not the recipe that the reference was fitted with"
         raise BadSetting("sitedrift.toml", "recipe", problem, "restore it, or fit the source site again and train anew")
     fitted = FittedRecipe(())
+    has_learned = False
     for number, step in enumerate(recipe.steps):
         at_reference = None if reference is None else reference.steps[number].learned
         if number in as_reference and at_reference is not None:
             learned = at_reference
         else:
-            learned = step.harmonizer.fit(step.settings, _Prepared(sample, fitted), at_reference)
+            learns = step.harmonizer.fit is not nothing_to_learn
+            prepared = _passing(sample, fitted) if learns and has_learned else _Prepared(sample, fitted)
+            learned = step.harmonizer.fit(step.settings, prepared, at_reference)
+            has_learned |= learns
         fitted = FittedRecipe((*fitted.steps, FittedStep(step, learned)))
     return fitted
+
+
+def _passing(sample: Sequence[Volume], fitted: FittedRecipe) -> "_Prepared":
+    """The sample without the volumes that a step so far refuses: what it learned decides, so nobody knew before."""
+    kept = []
+    for place in range(len(sample)):
+        try:
+            apply_recipe(fitted, sample[place])
+        except UnreadableScan:
+            continue
+        kept.append(place)
+    return _Prepared(_Chosen(sample, tuple(kept)), fitted)
 
 
 def apply_recipe(fitted: FittedRecipe, volume: Volume, label: Volume | None = None) -> Applied:

@@ -71,15 +71,16 @@ def fit_site_recipe(
     *,
     run: str,
     at: datetime,
-    reference_site: str | None,
+    reference: str | None,
     prevalence: float | None = None,
     as_reference: Collection[int] = (),
 ) -> str:
     """Fit the target's recipe to a site and keep it in `core__recipe`.
 
     A map that is fitted across a difference in prevalence eats a part of it. So where ten patients of each class
-    are labelled, the sample holds as many of one as of the other; and where the site's labels are not known but its
-    prevalence is, the site's sample is held against the reference at that prevalence.
+    are labelled, the sample holds as many of one as of the other. A site without labels is held against the
+    reference at the site's prevalence, where that is known, and else at the reference's own: what remains of a
+    difference is then eaten, and nothing but labels can tell.
 
     Args:
         workspace: Where.
@@ -88,7 +89,7 @@ def fit_site_recipe(
         keys: Series to choose at most 40 from, evenly over their sorted keys.
         run: The run that asks.
         at: The present moment, UTC.
-        reference_site: The site whose fitted recipe is the reference; None to fit the reference itself.
+        reference: The recipe of the source site that the model was trained on; None to fit the source site itself.
         prevalence: Share of positives among the site's patients, as told without labels; None if unknown.
         as_reference: Steps (0, 1, ...) that must do at the site what they do at the reference.
 
@@ -110,10 +111,10 @@ def fit_site_recipe(
     used = _usable(workspace, _spread_evenly(rows, y, 0.5 if is_balanced else None), recipe)
     if not used:
         raise EmptySample(f"recipe of {target!r} at {site!r}")
-    reference = None if reference_site is None else latest_recipe(workspace, reference_site, target)
-    if reference is not None and prevalence is not None and recipe.learns and not is_balanced:
-        reference = _reference_at(workspace, recipe, reference_site or "", target, prevalence) or reference
-    fitted = fit_recipe(recipe, _stored(workspace, used), reference, as_reference=as_reference)
+    there = None if reference is None else load_recipe(workspace, reference)
+    if there is not None and recipe.learns and not is_balanced:
+        there = _reference_at(workspace, there, target, prevalence)
+    fitted = fit_recipe(recipe, _stored(workspace, used), there, as_reference=as_reference)
     name = f"{target}-{site}-{fitted.name}"
     row = {
         "site": site,
@@ -154,19 +155,6 @@ def written_recipe(workspace: Workspace, recipe_id: str) -> str:
     return str(rows[0]["steps"])
 
 
-def latest_recipe(workspace: Workspace, site: str, target: str) -> FittedRecipe:
-    """The recipe fitted last at a site for a target.
-
-    Raises:
-        UnknownName: If there is none yet; lists the sites that have one.
-    """
-    rows = workspace.lake.read(layout.RECIPE, ds.field("target") == target).to_pylist()
-    here = [row for row in rows if row["site"] == site]
-    if not here:
-        raise UnknownName(f"fitted recipe of {target!r} at site", site, sorted({row["site"] for row in rows}))
-    return FittedRecipe.from_json(max(here, key=lambda row: row["created_at"])["steps"])
-
-
 def harmonize_shard(workspace: Workspace, site: str, keys: Sequence[str], *, recipe: str, run: str) -> StageCount:
     """Apply a fitted recipe to each series that has no answer yet, and store the volumes.
 
@@ -187,7 +175,7 @@ def harmonize_shard(workspace: Workspace, site: str, keys: Sequence[str], *, rec
         Verdict(series_key=series["series_key"], revision=series["revision"], reason=reason)
         for series, (_, reason) in zip(due, made, strict=True)
     ]
-    name = transaction("harmonize", recipe, [(v.series_key, v.revision) for v in verdicts])
+    name = transaction("harmonize", recipe, [(v.series_key, v.revision, v.reason) for v in verdicts])
     rows = [row for found, _ in made for row in found]
     workspace.lake.append(layout.VOLUME, rows_of(VOLUME, rows), transaction=name)
     return record_stage(workspace, site, "harmonize", verdicts, run=run, recipe=recipe)
@@ -222,7 +210,7 @@ def _apply(workspace: Workspace, series: Row, fitted: FittedRecipe, recipe: str)
 
 
 def _bytes_needed(series: Row, fitted: FittedRecipe) -> int:
-    """At most: the stored voxels and their bytes, and four float32 volumes on the largest grid."""
+    """At most: the stored voxels, twice, as bytes and as numbers, and five float32 volumes on the largest grid."""
     n_in = float((series["n_x"] or 1) * (series["n_y"] or 1) * (series["n_z"] or 1))
     n_largest = n_in
     native_mm = [series[f"spacing_{axis}_mm"] for axis in "xyz"]
@@ -230,22 +218,37 @@ def _bytes_needed(series: Row, fitted: FittedRecipe) -> int:
         spacing_mm = getattr(one.step.settings, "spacing_mm", None)
         if spacing_mm is not None and all(native_mm):
             n_largest = max(n_largest, n_in * float(np.prod(native_mm) / np.prod(spacing_mm)))
-    return int(4 * n_in * (series["n_t"] or 1) + 16 * n_largest)
+    return int(8 * n_in * (series["n_t"] or 1) + 20 * n_largest)
 
 
 def _recipe_of(workspace: Workspace, target: str) -> Recipe:
     return parse_recipe(workspace.target(target).recipe, where=f"target.{target}.recipe")
 
 
-def _reference_at(
-    workspace: Workspace, recipe: Recipe, site: str, target: str, prevalence: float
-) -> FittedRecipe | None:
-    """The recipe as the reference would teach it at another prevalence; None if too few of a class are labelled."""
+def _reference_at(workspace: Workspace, fitted: FittedRecipe, target: str, prevalence: float | None) -> FittedRecipe:
+    """The recipe as the source site would teach it at another prevalence; as it is if too few of a class are labelled.
+
+    Args:
+        workspace: Where.
+        fitted: The recipe of the source site, fitted on as many of one class as of the other.
+        target: The task.
+        prevalence: Share of positives; None: the share among the source's labelled patients.
+    """
+    site = workspace.target(target).source_site
     y = _labels(workspace, site, target)
-    rows = series_rows(workspace, site, list(y))
+    passed = _passed_quality(workspace, site)
+    rows = [row for row in series_rows(workspace, site, list(y)) if (row["series_key"], row["revision"]) in passed]
     if not _has_both(rows, y):
-        return None
-    return fit_recipe(recipe, _stored(workspace, _usable(workspace, _spread_evenly(rows, y, prevalence), recipe)), None)
+        return fitted
+    share = float(np.mean([y[row["series_key"]] for row in rows])) if prevalence is None else prevalence
+    sample = _usable(workspace, _spread_evenly(rows, y, share), fitted.recipe)
+    return fit_recipe(fitted.recipe, _stored(workspace, sample), None) if sample else fitted
+
+
+def _passed_quality(workspace: Workspace, site: str) -> set[tuple[str, int]]:
+    chosen = (ds.field("site") == site) & (ds.field("stage") == "quality") & (ds.field("outcome") == "done")
+    rows = workspace.lake.read(layout.STAGE, chosen, ["series_key", "revision"]).to_pylist()
+    return {(row["series_key"], row["revision"]) for row in rows}
 
 
 def _labels(workspace: Workspace, site: str, target: str) -> dict[str, int]:

@@ -13,6 +13,8 @@ CUT_OFF = 0.01
 """Share of voxels at the lowest value from which a window has cut off what was lower."""
 N_BINS = 256
 MAX_SAMPLE = 200_000
+LAST_BITS = 1e-6
+"""Share of the largest value that is rounding in float32: such a difference is none."""
 
 
 def foreground(voxels: Voxels, modality: str) -> npt.NDArray[np.bool_]:
@@ -49,7 +51,7 @@ def foreground_values(voxels: Voxels, above: float | None = None) -> Voxels:
 
 
 def otsu_threshold(voxels: Voxels) -> float | None:
-    """The value that best separates dark from bright; None for a constant image.
+    """The value that best separates dark from bright; None for an image that is constant, or but for its last bits.
 
     Maximises the variance between the two classes over a histogram of 256 bins from the least to the
     greatest value, taken on at most 200 000 voxels at even steps.
@@ -57,9 +59,9 @@ def otsu_threshold(voxels: Voxels) -> float | None:
     Source:
         Otsu 1979, IEEE Trans. Syst. Man Cybern. 9(1):62-66, doi:10.1109/TSMC.1979.4310076.
     """
-    values = evenly(voxels, MAX_SAMPLE)
+    values = evenly(voxels, MAX_SAMPLE).astype(np.float64, copy=False)
     low, high = float(values.min()), float(values.max())
-    if not low < high:
+    if not high - low > LAST_BITS * max(abs(low), abs(high)):
         return None
     counts, edges = np.histogram(values, bins=N_BINS, range=(low, high))
     middles = (edges[:-1] + edges[1:]) / 2

@@ -11,12 +11,12 @@ import json
 import math
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_lib, isal_zlib
 from nibabel.nifti1 import Nifti1Extension
 
 from platform_core.errors import UnreadableScan
@@ -30,6 +30,8 @@ CAST = {"bool": "uint8", "int8": "int16"}
 COMMENT = 6
 """NIfTI extension code of a comment: nifti.nimh.nih.gov/nifti-1/documentation/nifti1fields."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+DAMAGED: tuple[type[Exception], ...] = (OSError, EOFError, cast("type[Exception]", igzip_lib.IsalError))
+"""What a compressed file raises that is cut, or has a bit turned."""
 KINDS = {
     size.to_bytes(4, order): kind
     for size, kind in ((348, nib.Nifti1Image), (540, nib.Nifti2Image))
@@ -196,8 +198,8 @@ def _state_geometry(header: Any, geometry: Geometry | None) -> None:
 def _open(data: bytes) -> Any:
     try:
         raw = igzip.decompress(data) if data[:2] == GZIP else data
-    except (OSError, EOFError) as error:
-        raise UnreadableScan("truncated", "the compressed NIfTI ends early") from error
+    except DAMAGED as error:
+        raise UnreadableScan("truncated", "the compressed NIfTI is damaged or ends early") from error
     kind = KINDS.get(bytes(raw[:4]))
     if kind is None:
         raise UnreadableScan("not_nifti", "expected a NIfTI header, found something else")

@@ -18,6 +18,8 @@ from platform_core.queries import load
 from platform_core.storage.tables import rows_of
 
 HERE = "platform_core.manifest"
+PASSING = ("memory_budget", "volume_missing")
+"""Reasons that lie in the machine and not in the scan: the series is tried again in every run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +57,17 @@ def pending(
     model: str = "",
     after: tuple[str, str] = ("ingest", layout.NATIVE),
 ) -> list[str]:
-    """Keys of series that passed `after` (stage, recipe) and have no row yet at `stage` for this recipe and model."""
+    """Keys of series that passed `after` (stage, recipe) and have no lasting answer at `stage` by recipe and model."""
     with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
         rows = load(HERE, "pending_series").run(
-            db, site=site, stage=stage, recipe=recipe, model=model, after_stage=after[0], after_recipe=after[1]
+            db,
+            site=site,
+            stage=stage,
+            recipe=recipe,
+            model=model,
+            after_stage=after[0],
+            after_recipe=after[1],
+            passing=list(PASSING),
         )
     return [str(key) for key in rows.column("series_key").to_pylist()]
 
@@ -95,7 +104,7 @@ def record_stage(
         }
         for v in verdicts
     ]
-    name = transaction(stage, recipe, model, [(v.series_key, v.revision) for v in verdicts])
+    name = transaction(stage, recipe, model, [(v.series_key, v.revision, v.reason) for v in verdicts])
     workspace.lake.append(layout.STAGE, rows_of(STAGE, rows), transaction=name)
     n_done = sum(v.reason is None for v in verdicts)
     return StageCount(site=site, stage=stage, n_in=len(rows), n_done=n_done, n_refused=len(rows) - n_done)

@@ -13,7 +13,7 @@ import numpy as np
 from platform_core import layout
 from platform_core.harmonize.combat import Combat, fit_combat
 from platform_core.manifest.schemas import FITTED_RECIPE
-from platform_core.manifest.stages import current_series, transaction
+from platform_core.manifest.stages import series_rows, transaction
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
 from platform_core.shift.risk import Estimate, Reals
@@ -26,18 +26,28 @@ FEWEST_SITES = 2
 """Known sites without whom nobody can say how sites lie about each other."""
 
 
-def try_combat(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> RecipeTrial | None:
+def try_combat(
+    workspace: Workspace, site: str, target: str, sound: Mapping[str, Sequence[str]], *, run: str, at: datetime
+) -> RecipeTrial | None:
     """Fit ComBat to all other sites' native features, and take the site through it as one that was never seen.
 
     What the site is like is learned on every second patient and judged on the others. The parameters are kept in
     `core__recipe`, as those of any harmonizer; no volume is moved by them, so no site can be served by this.
 
+    Args:
+        workspace: Where features lie.
+        site: The site.
+        target: The task; its source site is what the others are brought to.
+        sound: Of every site, the series that passed quality, of the target's modality.
+        run: The run that asks.
+        at: The present moment, UTC.
+
     Returns:
         One receipt; None where fewer than two other sites have enough patients of the site's stratum.
     """
     source = workspace.target(target).source_site
-    stratum, scans = _first_scans(workspace, site, None)
-    others = {name: _first_scans(workspace, name, stratum)[1] for name in workspace.sites if name != site}
+    stratum, scans = _first_scans(workspace, site, sound[site], None)
+    others = {name: _first_scans(workspace, name, keys, stratum)[1] for name, keys in sound.items() if name != site}
     known = {name: rows for name, rows in others.items() if len(rows) >= MIN_PATIENTS}
     if source not in known or len(known) < FEWEST_SITES or len(scans) < 2 * MIN_PATIENTS:
         return None
@@ -51,6 +61,7 @@ def try_combat(workspace: Workspace, site: str, target: str, *, run: str, at: da
     receipt = replace(receipt, after={**receipt.after, FAR: Estimate(far.share_beyond_2, math.nan, math.nan)})
     days = [row["observed_on"] for row in scans]
     return RecipeTrial(
+        run=run,
         site=site,
         recipe=_keep(workspace, site, target, settled, len(taught), run=run, at=at),
         model="",
@@ -61,9 +72,11 @@ def try_combat(workspace: Workspace, site: str, target: str, *, run: str, at: da
     )
 
 
-def _first_scans(workspace: Workspace, site: str, stratum: str | None) -> tuple[str, list[dict[str, Any]]]:
-    """The first scan of every patient in a stratum; None: the one that most series belong to."""
-    rows = [row for row in current_series(workspace, site).to_pylist() if row["volume_uri"]]
+def _first_scans(
+    workspace: Workspace, site: str, keys: Sequence[str], stratum: str | None
+) -> tuple[str, list[dict[str, Any]]]:
+    """The first scan of every patient in a stratum; None: the one that most of the series belong to."""
+    rows = series_rows(workspace, site, keys)
     counted = Counter(sorted(row["stratum"] for row in rows))
     wanted = stratum or max(counted, key=counted.__getitem__, default="")
     return wanted, first_of_each_patient([row for row in rows if row["stratum"] == wanted])

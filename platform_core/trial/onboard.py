@@ -45,7 +45,7 @@ def fit_reference(workspace: Workspace, target: str, *, run: str, at: datetime) 
     keys = sound_series(workspace, source, target)
     if len(keys) < FEWEST_SERIES:
         raise EmptySample(f"series of {source} for the reference of {target}", FEWEST_SERIES, len(keys))
-    return fit_site_recipe(workspace, source, target, keys, run=run, at=at, reference_site=None)
+    return fit_site_recipe(workspace, source, target, keys, run=run, at=at, reference=None)
 
 
 def ensure_serving(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> Serving | None:
@@ -74,15 +74,22 @@ def try_served_recipes(workspace: Workspace, site: str, *, run: str, at: datetim
     source = {name: target.source_site for name, target in workspace.settings.target.items()}
     servings = [current_serving(workspace, site, target) for target in source if source[target] != site]
     trials = [
-        try_recipe(workspace, site, serving.target, serving.recipe, _latest_period(workspace, site, serving.target))
+        try_recipe(
+            workspace, site, serving.target, serving.recipe, _latest_period(workspace, site, serving.target), run=run
+        )
         for serving in servings
         if serving is not None and serving.recipe != layout.NATIVE
     ]
-    on_features = [try_combat(workspace, site, tried.model.partition("@")[0], run=run, at=at) for tried in trials]
+    on_features = [_try_combat(workspace, site, tried.model.partition("@")[0], run=run, at=at) for tried in trials]
     trials += [tried for tried in on_features if tried is not None]
     for tried in trials:
-        keep_trial(workspace, tried, run=run)
+        keep_trial(workspace, tried)
     return trials
+
+
+def _try_combat(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> RecipeTrial | None:
+    sound = {name: sound_series(workspace, name, target) for name in workspace.sites}
+    return try_combat(workspace, site, target, sound, run=run, at=at)
 
 
 def _latest_period(workspace: Workspace, site: str, target: str) -> tuple[str, ...]:
@@ -98,7 +105,7 @@ def _first_recipe(workspace: Workspace, site: str, target: str, *, run: str, at:
         return None
     trials = fit_tried_recipe(workspace, site, target, keys, run=run, at=at)
     for tried in trials:
-        keep_trial(workspace, tried, run=run)
+        keep_trial(workspace, tried)
     last = trials[-1]
     if last.refused and workspace.target(target).refuse_harmful_steps:
         raise HarmfulRecipe(site, target, last.because)

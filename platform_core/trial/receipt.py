@@ -15,7 +15,7 @@ from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.samples import reference_samples
 from platform_core.trial.first_features import Matrix, columns_of, features_of, first_of_each_patient
 from platform_core.trial.paired import pair
-from platform_core.trial.steps import spelt, weighted_ks
+from platform_core.trial.steps import laid_about, spelt, weighted_ks
 
 MIN_PATIENTS = 20
 """Patients of either side who must have a feature for its distance to mean anything."""
@@ -150,8 +150,7 @@ def _reduction(reference: Reals, before: Reals, after: Reals) -> Estimate:
         ours = rng.integers(len(before), size=len(before))
         theirs = reference[rng.integers(len(reference), size=len(reference))]
         drawn.append(_eta(theirs, before[ours], after[ours]))
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Estimate(_eta(reference, before, after), float(low), float(high))
+    return laid_about(_eta(reference, before, after), drawn)
 
 
 def _eta(reference: Reals, before: Reals, after: Reals) -> float:

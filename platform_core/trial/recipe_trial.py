@@ -13,7 +13,7 @@ from platform_core.harmonize.contract import nothing_to_learn
 from platform_core.harmonize.recipe import FittedRecipe
 from platform_core.harmonize.stage import fit_site_recipe, load_recipe, spread
 from platform_core.imaging.volume import Volume
-from platform_core.learn.data import read_labels, source_recipe
+from platform_core.learn.data import read_labels
 from platform_core.learn.predict import network_of
 from platform_core.learn.registry import ModelRef, champion
 from platform_core.manifest.splits import part_of
@@ -35,6 +35,7 @@ Row = dict[str, Any]
 class RecipeTrial:
     """What every step of one fitted recipe did to the scans of one stratum and period of a site."""
 
+    run: str
     site: str
     recipe: str
     model: str
@@ -73,7 +74,7 @@ def fit_tried_recipe(
     Returns:
         Every trial; the last one is of the recipe that may be served.
     """
-    source = workspace.target(target).source_site
+    model = _champion(workspace, target)
     prevalence: float | None = None
     left_out: frozenset[int] = frozenset()
     trials: list[RecipeTrial] = []
@@ -85,21 +86,23 @@ def fit_tried_recipe(
             keys,
             run=run,
             at=at,
-            reference_site=source,
+            reference=model.recipe,
             prevalence=prevalence,
             as_reference=left_out,
         )
-        trials.append(try_recipe(workspace, site, target, recipe, keys))
-        harmful = _harmful(load_recipe(workspace, recipe), trials[-1]) - left_out
-        if harmful and workspace.target(target).refuse_harmful_steps:
-            left_out |= {min(harmful)}
-        elif prevalence is None and trials[-1].implied_prevalence is not None:
+        trials.append(try_recipe(workspace, site, target, recipe, keys, run=run))
+        harmful = _learned_steps(load_recipe(workspace, recipe)) & _refused_steps(trials[-1]) - left_out
+        if prevalence is None and trials[-1].implied_prevalence is not None:
             prevalence = trials[-1].implied_prevalence
+        elif harmful and workspace.target(target).refuse_harmful_steps:
+            left_out |= {min(harmful)}
         else:
             return trials
 
 
-def try_recipe(workspace: Workspace, site: str, target: str, recipe: str, keys: Sequence[str]) -> RecipeTrial:
+def try_recipe(
+    workspace: Workspace, site: str, target: str, recipe: str, keys: Sequence[str], *, run: str
+) -> RecipeTrial:
     """Take scans of the site and of the reference through the recipe, each by its own fit, and compare every state.
 
     Args:
@@ -108,13 +111,14 @@ def try_recipe(workspace: Workspace, site: str, target: str, recipe: str, keys: 
         target: The task; it has a champion.
         recipe: As fitted to the site.
         keys: Series to choose from: of the stratum that most belong to, the first scans of at most 60 patients.
+        run: The run that asks.
     """
-    model = champion(workspace, target)
-    assert model is not None, "a recipe is tried for a site that a model is to serve"
+    model = _champion(workspace, target)
     stratum, rows = _one_stratum(series_rows(workspace, site, keys))
     days = [row["observed_on"] for row in rows]
     sides = _sides(workspace, site, target, recipe, model, stratum, rows)
     return RecipeTrial(
+        run=run,
         site=site,
         recipe=recipe,
         model=model.name,
@@ -126,10 +130,19 @@ def try_recipe(workspace: Workspace, site: str, target: str, recipe: str, keys: 
     )
 
 
-def _harmful(fitted: FittedRecipe, tried: RecipeTrial) -> set[int]:
-    """Steps (0, 1, ...) that learn and were refused."""
-    learns = {n for n, one in enumerate(fitted.steps) if one.step.harmonizer.fit is not nothing_to_learn}
-    return learns & {receipt.number - 1 for receipt in tried.refused}
+def _champion(workspace: Workspace, target: str) -> ModelRef:
+    model = champion(workspace, target)
+    assert model is not None, "a recipe is tried for a site that a model is to serve"
+    return model
+
+
+def _learned_steps(fitted: FittedRecipe) -> set[int]:
+    """Steps (0, 1, ...) that learn."""
+    return {n for n, one in enumerate(fitted.steps) if one.step.harmonizer.fit is not nothing_to_learn}
+
+
+def _refused_steps(tried: RecipeTrial) -> set[int]:
+    return {receipt.number - 1 for receipt in tried.refused}
 
 
 def _one_stratum(rows: Sequence[Row]) -> tuple[str, list[Row]]:
@@ -144,7 +157,7 @@ def _sides(
     """Both sides on their way; None where they have no common recipe or stratum."""
     source = workspace.target(target).source_site
     there = _reference_rows(workspace, target, stratum, model.created_at)
-    ours, theirs = load_recipe(workspace, recipe), load_recipe(workspace, source_recipe(workspace, target))
+    ours, theirs = load_recipe(workspace, recipe), load_recipe(workspace, model.recipe)
     if not there or ours.recipe != theirs.recipe:
         return None
     see = network_of(workspace, model)
@@ -160,7 +173,10 @@ def _sides(
         return replace(sides, prevalence=float(np.nanmean(sides.y)))
     pushed = _walk(workspace, target, there, ours, see)
     return replace(
-        sides, prevalence=implied_prevalence(sides), pushed=pushed, y_pushed=_y(workspace, source, target, pushed)
+        sides,
+        prevalence=implied_prevalence(sides, min(_learned_steps(ours), default=len(ours.steps))),
+        pushed=pushed,
+        y_pushed=_y(workspace, source, target, pushed),
     )
 
 

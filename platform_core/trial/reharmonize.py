@@ -13,7 +13,7 @@ def refit_recipe(case: Case) -> str:
     """Fit the recipe to the case's period, without learned steps that do harm there; returns its name."""
     trials = fit_tried_recipe(case.workspace, case.site, case.target, case.keys, run=case.run, at=case.at)
     for tried in trials:
-        keep_trial(case.workspace, tried, run=case.run)
+        keep_trial(case.workspace, tried)
     return trials[-1].recipe
 
 
@@ -22,7 +22,8 @@ def settle_recipe(case: Case, decision: Decision, recipe: str) -> None:
     before = case.serving
     wanted = replace(before, recipe=recipe)
     receipt = harmonization_receipt(case.workspace, case.site, case.target, before=before, after=wanted, keys=case.keys)
-    steps = [one for tried in kept_trials(case.workspace, case.site) if tried.recipe == recipe for one in tried.refused]
+    trials = [one for one in kept_trials(case.workspace, case.site) if (one.run, one.recipe) == (case.run, recipe)]
+    steps = [receipt for tried in trials for receipt in tried.refused]
     facts = {"receipt": receipt.to_json() | {"refused_steps": [one.because for one in steps]}}
     enforced = case.workspace.target(case.target).refuse_harmful_steps
     if receipt.helps and not (steps and enforced):

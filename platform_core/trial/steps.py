@@ -1,6 +1,6 @@
 """What each step of a recipe did: to the distance between a site and the reference, and to the signal of the task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,20 +65,31 @@ class StepReceipt:
     @property
     def refusals(self) -> tuple[str, ...]:
         """Why the step should not be taken, each with its numbers; none if it may."""
-        found = []
-        nearer = self.change.get(EVERY)
-        if nearer is not None and nearer.low > 0 and nearer.value > MOST_DISTANCE_GAINED:
-            found.append(f"the distance to the reference rises by {spelt(nearer)}")
+        return (*self._further_away(), *self._signal_lost(), *self._label_map_changed())
+
+    def _further_away(self) -> Iterator[str]:
+        change = self.change.get(EVERY)
+        if change is not None and change.low > 0 and change.value > MOST_DISTANCE_GAINED:
+            yield f"the distance to the reference rises by {spelt(change)}"
+        if change is not None and change.high < 0:
+            return  # what the network sees is one view of it; by all features together the site came nearer
+        for named, what in ((EMBEDDING, "squared MMD"), (SITE_BY_EMBEDDING, "accuracy above chance")):
+            was, now = self.before.get(named), self.after.get(named)
+            if was is not None and now is not None and now.low > was.high:
+                yield f"the network tells the site better: {what} {spelt(was)} to {spelt(now)}"
+
+    def _signal_lost(self) -> Iterator[str]:
         for named, whose in ((SIGNAL_HERE, "the site's"), (SIGNAL_THERE, "the reference's")):
-            signal = self.change.get(named)
-            if signal is not None and signal.high < 0 and signal.value < -MOST_SIGNAL_LOST:
-                found.append(f"{whose} label is harder to tell: AUROC changes by {spelt(signal)}")
+            change = self.change.get(named)
+            if change is not None and change.high < 0 and change.value < -MOST_SIGNAL_LOST:
+                yield f"{whose} label is harder to tell: AUROC changes by {spelt(change)}"
         if self.signal_at == "reference" and self._fit_is_lost:
-            found.append(f"label shift explains the scores no longer (p {self.after[FIT].value:.2g})")
+            yield f"label shift explains the scores no longer (p {self.after[FIT].value:.2g})"
+
+    def _label_map_changed(self) -> Iterator[str]:
         error = self.after.get(VOLUME_ERROR)
         if error is not None and abs(error.value) > MOST_VOLUME_ERROR:
-            found.append(f"a label map changes its volume by {error.value:+.0%}")
-        return tuple(found)
+            yield f"a label map changes its volume by {error.value:+.0%}"
 
     @property
     def signal_at(self) -> str:
@@ -134,9 +145,12 @@ class Sides:
         return _fewest(self.y) >= MIN_CLASS_PATIENTS
 
 
-def implied_prevalence(sides: Sides) -> float | None:
-    """The share of positives that the site's scores imply after the last step; None where no mixture explains them."""
-    fit = _mixture(sides, len(sides.site.steps))
+def implied_prevalence(sides: Sides, state: int) -> float | None:
+    """The share of positives that the site's scores imply at a state; None where no mixture explains them.
+
+    To be asked before the first step that learns: a map onto the reference brings its prevalence along.
+    """
+    fit = _mixture(sides, state)
     return fit.value if fit is not None and fit.p_fit >= P_FIT else None
 
 
@@ -219,6 +233,15 @@ def weighted_ks(reference: Reals, weights: Reals, current: Reals) -> float:
     below = np.concatenate([[0.0], share / share[-1]])[np.searchsorted(values, pooled, side="right")]
     gap = below - np.searchsorted(np.sort(here), pooled, side="right") / here.size
     return float(np.abs(gap).max())
+
+
+def laid_about(value: float, drawn: Reals | Sequence[float]) -> Estimate:
+    """The value with the middle 95 % of its resamples, laid about it.
+
+    A distance of two resamples is greater than that of the samples, so only their spread is taken.
+    """
+    low, middle, high = np.nanpercentile(drawn, [2.5, 50, 97.5])
+    return Estimate(value, value - float(middle - low), value + float(high - middle))
 
 
 def spelt(estimate: Estimate) -> str:
@@ -366,13 +389,8 @@ def _gained(was: _Signal, now: _Signal) -> Estimate:
 
 
 def _interval(drawn: Reals) -> Estimate:
-    """The first is the value, the others are resamples.
-
-    A distance of two resamples is greater than that of the samples, so their spread is laid about the value.
-    """
-    value = float(drawn[0])
-    low, middle, high = np.nanpercentile(drawn[1:], [2.5, 50, 97.5])
-    return Estimate(value, value - float(middle - low), value + float(high - middle))
+    """The first is the value, the others are resamples."""
+    return laid_about(float(drawn[0]), drawn[1:])
 
 
 def _each(rows: Reals) -> list[str]:

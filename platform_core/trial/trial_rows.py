@@ -28,7 +28,7 @@ CHANGE = "_change"
 Row = dict[str, Any]
 
 
-def keep_trial(workspace: Workspace, tried: RecipeTrial, *, run: str) -> None:
+def keep_trial(workspace: Workspace, tried: RecipeTrial) -> None:
     """Write what was measured; a trial that measured nothing leaves no row."""
     about = {
         "site": tried.site,
@@ -36,10 +36,10 @@ def keep_trial(workspace: Workspace, tried: RecipeTrial, *, run: str) -> None:
         "period_start": tried.period_start,
         "period_end": tried.period_end,
         "reference": MARK + tried.model,
-        "run": run,
+        "run": tried.run,
     }
     rows = [about | row for receipt in tried.receipts for row in _rows(tried.recipe, receipt)]
-    name = transaction("receipt", run, tried.recipe, tried.stratum)
+    name = transaction("receipt", tried.run, tried.recipe, tried.stratum)
     workspace.lake.append(layout.SHIFT, rows_of(SHIFT, rows), transaction=name)
 
 
@@ -83,6 +83,7 @@ def _trial(workspace: Workspace, recipe: str, rows: list[Row]) -> RecipeTrial:
     first = rows[0]
     steps = [one["harmonizer"] for one in json.loads(written_recipe(workspace, recipe))]
     return RecipeTrial(
+        run=first["run"],
         site=first["site"],
         recipe=recipe,
         model=first["reference"].removeprefix(MARK),

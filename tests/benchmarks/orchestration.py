@@ -140,7 +140,7 @@ def ready(folder: Path, n_series: int) -> tuple[Workspace, str]:
     verdicts = [stages.Verdict(series_key=key, revision=1) for key in keys]
     for stage in ("ingest", "unique", "quality"):
         stages.record_stage(workspace, SITE, stage, verdicts, run=RUN)
-    return workspace, fit_site_recipe(workspace, SITE, TARGET, keys, run=RUN, at=AT, reference_site=None)
+    return workspace, fit_site_recipe(workspace, SITE, TARGET, keys, run=RUN, at=AT, reference=None)
 
 
 def _arrived(workspace: Workspace, key: str, seed: int) -> dict[str, object]:

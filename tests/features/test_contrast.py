@@ -140,3 +140,11 @@ def test_without_noise_nothing_is_divided_by_zero() -> None:
     assert told(quiet, "CT")["tissue_cnr_ratio"] is None
     assert told(quiet, "CT")["tissue_snr_ratio"] is None
     assert number(quiet, "tissue_cjv_ratio", "CT") == 0
+
+
+def test_a_foreground_that_is_nowhere_thick_tells_no_contrast() -> None:
+    """An angiogram: bright vessels of four pixels in the dark."""
+    scan = np.abs(np.random.default_rng(0).normal(0, 5, (12, 96, 96)))
+    scan[:, :, 20:24] = scan[:, 60:64] = 900
+    assert told(scan, "MR")["tissue_cnr_ratio"] is None
+    assert told(scan, "MR")["foreground_fraction"] == pytest.approx(8 * 96 / 96**2, abs=0.01)

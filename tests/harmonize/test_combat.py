@@ -83,7 +83,7 @@ def loops(values: Floats, sites: list[str], covariates: Floats, reference: str |
     for g in range(n_features):
         if reference is None:
             grand = sum(len(rows[name]) * beta[k, g] for k, name in enumerate(names)) / n_rows
-            pool = range(n_rows)
+            pool = list(range(n_rows))
         else:
             grand, pool = beta[names.index(reference), g], rows[reference]
         sd[g] = math.sqrt(sum((values[i, g] - design[i] @ beta[:, g]) ** 2 for i in pool) / len(pool))

@@ -1,5 +1,7 @@
 """The GPU's way, run by torch on the processor: a GPU itself is not at hand where tests run."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -37,9 +39,13 @@ def test_input_is_left_alone() -> None:
     assert (voxels == 1).all()
 
 
-def test_a_gpu_is_taken_only_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("driver", [True, False])
+def test_a_gpu_is_taken_where_there_is_one_and_nobody_forbids_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, driver: bool
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    for asked, expected in ((None, False), ("cpu", False), ("cuda", True)):
+    monkeypatch.setattr(cuda, "DRIVER", tmp_path if driver else tmp_path / "none")
+    for asked, expected in ((None, driver), ("auto", driver), ("cpu", False), ("cuda", True)):
         monkeypatch.delenv("SITEDRIFT_DEVICE", raising=False)
         if asked:
             monkeypatch.setenv("SITEDRIFT_DEVICE", asked)

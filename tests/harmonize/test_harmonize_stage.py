@@ -9,14 +9,15 @@ import pytest
 
 from platform_core import layout
 from platform_core.errors import BadSetting, EmptySample, UnknownName
-from platform_core.harmonize.recipe import FittedRecipe, apply_recipe
+from platform_core.harmonize.recipe import FittedRecipe, apply_recipe, check_recipes, fit_recipe, parse_recipe
 from platform_core.harmonize.stage import fit_site_recipe, harmonize_shard, load_recipe
 from platform_core.imaging.memory import Budget
 from platform_core.imaging.nifti import volume_sha256
 from platform_core.imaging.volume import Geometry, Volume
 from platform_core.manifest.schemas import LABEL, SERIES
-from platform_core.manifest.stages import StageCount
+from platform_core.manifest.stages import StageCount, Verdict, record_stage
 from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.settings import StepSettings
 from platform_core.storage.tables import rows_of
 
 AT = datetime(2026, 2, 1, tzinfo=UTC)
@@ -82,8 +83,8 @@ def arrive(workspace: Workspace, site: str, volumes: dict[str, Volume | None], r
     return sorted(volumes)
 
 
-def fit(workspace: Workspace, site: str, keys: list[str], reference_site: str | None, target: str = "lesion") -> str:
-    return fit_site_recipe(workspace, site, target, keys, run="r", at=AT, reference_site=reference_site)
+def fit(workspace: Workspace, site: str, keys: list[str], reference: str | None, target: str = "lesion") -> str:
+    return fit_site_recipe(workspace, site, target, keys, run="r", at=AT, reference=reference)
 
 
 def rows(workspace: Workspace, table: str) -> list[dict[str, Any]]:
@@ -104,7 +105,7 @@ def test_a_site_is_fitted_onto_the_reference_site(ready: Workspace) -> None:
     north = arrive(ready, "north", {f"n{i}": scan(i) for i in range(4)})
     south = arrive(ready, "south", {f"s{i}": scan(i + 50, gain=2.0) for i in range(4)})
     source = fit(ready, "north", north, None)
-    here = fit(ready, "south", south, "north")
+    here = fit(ready, "south", south, source)
     assert load_recipe(ready, here).steps[2].learned["target"] == load_recipe(ready, source).steps[2].learned["target"]
     harmonize_shard(ready, "south", south, recipe=here, run="r")
     (uri, *_) = sorted(row["volume_uri"] for row in rows(ready, layout.VOLUME))
@@ -113,7 +114,7 @@ def test_a_site_is_fitted_onto_the_reference_site(ready: Workspace) -> None:
 
 def test_a_reference_that_was_never_fitted_is_told(ready: Workspace) -> None:
     keys = arrive(ready, "south", {"s0": scan(0)})
-    with pytest.raises(UnknownName, match="'north'; known: none"):
+    with pytest.raises(UnknownName, match="'north'; known: native"):
         fit(ready, "south", keys, "north")
 
 
@@ -172,6 +173,8 @@ def cohort(workspace: Workspace, site: str, n: int, n_sick: int, *, labelled: bo
         {"site": site, "target": "lesion", "series_key": key, "value": str(int(i < n_sick)), "run": "r"}
         for i, key in enumerate(keys)
     ]  # fmt: skip
+    sound = [Verdict(series_key=key, revision=1) for key in keys]
+    record_stage(workspace, site, "quality", sound, run="r")
     if labelled:
         workspace.lake.append(layout.LABEL, rows_of(LABEL, labels), transaction=f"labels-{site}")
     return keys
@@ -184,24 +187,30 @@ def moved(workspace: Workspace, recipe: str) -> float:
 
 
 def test_a_map_does_not_eat_a_difference_of_prevalence_where_labels_tell_it(ready: Workspace) -> None:
-    fit(ready, "north", cohort(ready, "north", 48, 12, labelled=True), None)
-    known = fit(ready, "south", cohort(ready, "south", 48, 36, labelled=True), "north")
-    unknown = fit(ready, "east", cohort(ready, "east", 48, 36, labelled=False), "north")
+    reference = fit(ready, "north", cohort(ready, "north", 48, 12, labelled=True), None)
+    known = fit(ready, "south", cohort(ready, "south", 48, 36, labelled=True), reference)
+    unknown = fit(ready, "east", cohort(ready, "east", 48, 36, labelled=False), reference)
     assert moved(ready, known) < 10
     assert moved(ready, unknown) > 50
 
 
+def test_without_labels_the_site_is_held_against_the_reference_as_it_is_and_not_half_and_half(ready: Workspace) -> None:
+    reference = fit(ready, "north", cohort(ready, "north", 120, 18, labelled=True), None)
+    same = fit(ready, "east", cohort(ready, "east", 120, 18, labelled=False), reference)
+    assert moved(ready, same) < 10
+
+
 def test_without_labels_the_reference_is_brought_to_the_prevalence_that_is_known(ready: Workspace) -> None:
-    fit(ready, "north", cohort(ready, "north", 80, 20, labelled=True), None)
+    reference = fit(ready, "north", cohort(ready, "north", 80, 20, labelled=True), None)
     keys = cohort(ready, "east", 48, 36, labelled=False)
-    told = fit_site_recipe(ready, "east", "lesion", keys, run="r", at=AT, reference_site="north", prevalence=0.75)
+    told = fit_site_recipe(ready, "east", "lesion", keys, run="r", at=AT, reference=reference, prevalence=0.75)
     assert moved(ready, told) < 10
 
 
 def test_a_step_that_is_left_out_does_what_it_does_at_the_reference(ready: Workspace) -> None:
     reference = fit(ready, "north", arrive(ready, "north", {f"n{i}": scan(i) for i in range(4)}), None)
     keys = arrive(ready, "south", {f"s{i}": scan(i, gain=1.5) for i in range(4)})
-    left_out = fit_site_recipe(ready, "south", "lesion", keys, run="r", at=AT, reference_site="north", as_reference={2})
+    left_out = fit_site_recipe(ready, "south", "lesion", keys, run="r", at=AT, reference=reference, as_reference={2})
     assert moved(ready, left_out) == 0
     assert load_recipe(ready, left_out) == load_recipe(ready, reference)
 
@@ -215,6 +224,28 @@ def test_a_volume_that_needs_more_memory_than_is_allowed_is_refused(
     assert harmonize_shard(ready, "north", keys, recipe=name, run="r").n_refused == 1
     (stage,) = (row for row in rows(ready, layout.STAGE) if row["stage"] == "harmonize")
     assert stage["reason"] == "memory_budget"
+    monkeypatch.undo()
+    assert harmonize_shard(ready, "north", keys, recipe=name, run="later").n_done == 1
+    assert harmonize_shard(ready, "north", keys, recipe=name, run="later still").n_in == 0
+
+
+def test_a_fit_goes_on_without_scans_that_a_step_refuses_once_it_has_learned(ready: Workspace) -> None:
+    steps = [
+        StepSettings(harmonizer="foreground_scale", foreground_above=300.0),  # type: ignore[call-arg]
+        StepSettings(harmonizer="histogram_match"),
+    ]
+    bright = [scan(n, gain=6.0) for n in range(3)]
+    dark = scan(9)
+    with_dark = fit_recipe(parse_recipe(steps), [*bright[:2], dark, bright[2]], None)
+    assert with_dark.steps[1] == fit_recipe(parse_recipe(steps), bright, None).steps[1]
+
+
+def test_every_recipe_is_checked_before_anything_is_read(ready: Workspace) -> None:
+    check_recipes(ready.settings)
+    file = Path(ready.uri) / layout.SETTINGS
+    file.write_text(file.read_text(encoding="utf-8").replace('"clip_intensity"', '"clip"'), encoding="utf-8")
+    with pytest.raises(UnknownName, match=r"'clip'; known: .*clip_intensity"):
+        check_recipes(open_workspace(ready.uri).settings)
 
 
 def test_volumes_are_stored_as_the_recipe_makes_them(ready: Workspace) -> None:

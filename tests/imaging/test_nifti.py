@@ -193,3 +193,16 @@ def test_scale_factors_of_others_are_applied_in_double_precision() -> None:
         found = decode_volume(raw).voxels
         stored = np.asarray(nib.Nifti1Image.from_bytes(raw).dataobj).T
         assert np.array_equal(found, stored.astype(found.dtype))
+
+
+def test_a_turned_bit_in_a_compressed_file_is_refused_or_harmless() -> None:
+    volume = Volume(np.random.default_rng(0).integers(-900, 900, (6, 24, 24)).astype(np.int16))
+    data = bytearray(encode_volume(volume))
+    reasons = set()
+    for place in range(0, len(data), 7):
+        broken = bytes(data[:place]) + bytes([data[place] ^ 64]) + bytes(data[place + 1 :])
+        try:
+            decode_volume(broken)
+        except UnreadableScan as error:
+            reasons.add(error.reason)
+    assert "truncated" in reasons

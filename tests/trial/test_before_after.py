@@ -162,3 +162,13 @@ def test_a_recipe_helps_if_it_is_nearer_or_better_and_never_if_it_is_worse(
         features=(),
     )
     assert receipt.helps is helps
+
+
+def test_the_interval_of_the_reduction_holds_its_value(served: Workspace, plant_scores: PlantScores) -> None:
+    keys = plant_scores("south", 60, {"lesion@1": 1.0})
+    plant_features(served, "north", "r1", plant_scores("north", 80, {"lesion@1": 1.0}), 0.0)
+    plant_features(served, "south", "r1", keys, 2.0)
+    plant_features(served, "south", "r2", keys, 0.1)
+    reduction = receipt_for(served, keys).reduction
+    assert reduction is not None
+    assert reduction.low < reduction.value < reduction.high

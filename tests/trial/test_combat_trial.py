@@ -39,6 +39,14 @@ def plant(workspace: Workspace, site: str, n: int, *, move: float = 0.0, stretch
     workspace.lake.append(layout.FEATURE, pa.table(columns), transaction=f"f-{site}")
 
 
+def sound(workspace: Workspace) -> dict[str, list[str]]:
+    """Every planted series of every site."""
+    found: dict[str, list[str]] = {site: [] for site in workspace.sites}
+    for row in workspace.lake.read(layout.SERIES).to_pylist():
+        found[row["site"]].append(row["series_key"])
+    return found
+
+
 @pytest.fixture
 def fleet(served: Workspace) -> Workspace:
     plant(served, "north", 80)
@@ -48,7 +56,7 @@ def fleet(served: Workspace) -> Workspace:
 
 def test_a_site_that_was_never_seen_is_brought_near_and_says_how_far_it_lay(fleet: Workspace) -> None:
     plant(fleet, "east", 80, move=4.0, stretch=1.4)
-    tried = try_combat(fleet, "east", "lesion", run="run-1", at=AT)
+    tried = try_combat(fleet, "east", "lesion", sound(fleet), run="run-1", at=AT)
     assert tried is not None
     (one,) = tried.receipts
     assert one.n_patients == 40
@@ -61,7 +69,7 @@ def test_a_site_that_was_never_seen_is_brought_near_and_says_how_far_it_lay(flee
 
 def test_a_site_like_the_others_is_not_far(fleet: Workspace) -> None:
     plant(fleet, "east", 80, move=0.25)
-    tried = try_combat(fleet, "east", "lesion", run="run-1", at=AT)
+    tried = try_combat(fleet, "east", "lesion", sound(fleet), run="run-1", at=AT)
     assert tried is not None
     assert tried.receipts[0].after[FAR].value == 0
     assert tried.receipts[0].refusals == ()
@@ -69,9 +77,9 @@ def test_a_site_like_the_others_is_not_far(fleet: Workspace) -> None:
 
 def test_its_parameters_and_its_receipt_are_kept(fleet: Workspace) -> None:
     plant(fleet, "east", 80, move=4.0)
-    tried = try_combat(fleet, "east", "lesion", run="run-1", at=AT)
+    tried = try_combat(fleet, "east", "lesion", sound(fleet), run="run-1", at=AT)
     assert tried is not None
-    keep_trial(fleet, tried, run="run-1")
+    keep_trial(fleet, tried)
     (kept,) = kept_trials(fleet, "east")
     assert (kept.recipe, kept.receipts[0].because) == (tried.recipe, tried.receipts[0].because)
     (row,) = fleet.lake.read(layout.RECIPE).to_pylist()
@@ -82,4 +90,4 @@ def test_its_parameters_and_its_receipt_are_kept(fleet: Workspace) -> None:
 def test_with_one_other_site_nobody_can_say_how_sites_lie(served: Workspace) -> None:
     plant(served, "north", 80)
     plant(served, "east", 80)
-    assert try_combat(served, "east", "lesion", run="run-1", at=AT) is None
+    assert try_combat(served, "east", "lesion", sound(served), run="run-1", at=AT) is None

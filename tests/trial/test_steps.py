@@ -16,6 +16,7 @@ from platform_core.imaging.volume import Geometry, Volume
 from platform_core.settings import StepSettings
 from platform_core.shift.risk import Estimate
 from platform_core.trial.steps import (
+    EMBEDDING,
     EVERY,
     FIT,
     SIGNAL_HERE,
@@ -245,8 +246,8 @@ def test_scores_imply_the_prevalence_where_a_mixture_explains_them() -> None:
     unknown = np.full(300, np.nan)
     fits = Sides(site=scored(y_here), y=unknown, reference=there, y_reference=y_there.astype(float))
     moved = Sides(site=scored(y_here, move=4.0), y=unknown, reference=there, y_reference=y_there.astype(float))
-    assert implied_prevalence(fits) == pytest.approx(0.7, abs=0.08)
-    assert implied_prevalence(moved) is None
+    assert implied_prevalence(fits, 0) == pytest.approx(0.7, abs=0.08)
+    assert implied_prevalence(moved, 0) is None
 
 
 SAMPLES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30)
@@ -280,3 +281,10 @@ def test_a_difference_of_prevalence_alone_is_no_distance_between_scans() -> None
     here = np.random.default_rng(1).normal(2 * np.repeat([1.0, 0.0], [320, 80]), 1)
     assert weighted_ks(there, class_weights(y, None), here) > 0.35
     assert weighted_ks(there, class_weights(y, 0.8), here) < 0.12
+
+
+def test_a_step_after_which_the_network_tells_the_site_better_is_refused() -> None:
+    near, far = Estimate(0.01, -0.02, 0.03), Estimate(0.2, 0.15, 0.25)
+    one = StepReceipt(number=1, harmonizer="any", before={EMBEDDING: near}, after={EMBEDDING: far}, change={},
+                      n_patients=50, n_reference=50)  # fmt: skip
+    assert one.refusals == ("the network tells the site better: squared MMD 0.01 [-0.02, 0.03] to 0.20 [0.15, 0.25]",)

@@ -42,6 +42,7 @@ def receipt(number: int, harmonizer: str, *, change: float = -0.1) -> StepReceip
 
 
 TRIAL = RecipeTrial(
+    run="run-1",
     site="south",
     recipe=RECIPE,
     model="lesion@1",
@@ -68,30 +69,32 @@ def fitted(served: Workspace) -> Workspace:
 
 
 def test_what_was_kept_is_what_was_tried(fitted: Workspace) -> None:
-    keep_trial(fitted, TRIAL, run="run-1")
+    keep_trial(fitted, TRIAL)
     (kept,) = kept_trials(fitted, "south")
     assert kept == TRIAL
     assert kept_trials(fitted, "east") == []
 
 
 def test_the_same_trial_of_one_run_is_kept_once(fitted: Workspace) -> None:
-    keep_trial(fitted, TRIAL, run="run-1")
+    keep_trial(fitted, TRIAL)
     n = fitted.lake.read(layout.SHIFT).num_rows
-    keep_trial(fitted, TRIAL, run="run-1")
+    keep_trial(fitted, TRIAL)
     assert fitted.lake.read(layout.SHIFT).num_rows == n
 
 
 def test_the_latest_run_comes_first(fitted: Workspace) -> None:
-    keep_trial(fitted, TRIAL, run="20260301T000000-a")
-    worse = replace(TRIAL, receipts=(receipt(1, "clip_intensity", change=0.3), TRIAL.receipts[1]))
-    keep_trial(fitted, worse, run="20260302T000000-a")
+    keep_trial(fitted, replace(TRIAL, run="20260301T000000-a"))
+    worse = replace(
+        TRIAL, run="20260302T000000-a", receipts=(receipt(1, "clip_intensity", change=0.3), TRIAL.receipts[1])
+    )
+    keep_trial(fitted, worse)
     assert [len(tried.refused) for tried in kept_trials(fitted, "south")] == [1, 0]
 
 
 def test_a_state_without_an_interval_keeps_its_value(fitted: Workspace) -> None:
     nan = float("nan")
     one = replace(TRIAL.receipts[0], after=state(0.1) | {VOLUME_ERROR: Estimate(0.01, nan, nan)})
-    keep_trial(fitted, replace(TRIAL, receipts=(one, replace(TRIAL.receipts[1], before=one.after))), run="run-1")
+    keep_trial(fitted, replace(TRIAL, receipts=(one, replace(TRIAL.receipts[1], before=one.after))))
     (kept,) = kept_trials(fitted, "south")
     assert kept.receipts[0].after[VOLUME_ERROR].value == 0.01
     assert {"low": None, "high": None}.items() <= next(
@@ -101,7 +104,7 @@ def test_a_state_without_an_interval_keeps_its_value(fitted: Workspace) -> None:
 
 def test_the_page_names_every_step_and_what_is_refused(fitted: Workspace) -> None:
     refused = replace(TRIAL, receipts=(TRIAL.receipts[0], receipt(2, "histogram_match", change=0.3)))
-    keep_trial(fitted, refused, run="run-1")
+    keep_trial(fitted, refused)
     path = write_receipt(fitted, "south", at=AT)
     assert path is not None
     html = fitted.objects.get(path).decode()

@@ -8,6 +8,7 @@
 --          $model        VARCHAR  its model, '' for stages without one
 --          $after_stage  VARCHAR  the stage before; 'ingest' is passed by every accepted series
 --          $after_recipe VARCHAR  the recipe of the stage before
+--          $passing      VARCHAR[]  reasons of a refusal that is no lasting answer
 -- returns  series_key VARCHAR
 
 WITH
@@ -31,7 +32,12 @@ passed AS (
 answered AS (
     SELECT series_key, revision
     FROM core__stage
-    WHERE site = $site AND stage = $stage AND recipe = $recipe AND model = $model
+    WHERE
+        site = $site
+        AND stage = $stage
+        AND recipe = $recipe
+        AND model = $model
+        AND NOT coalesce(list_contains($passing, reason), false)
 )
 
 SELECT series_key
