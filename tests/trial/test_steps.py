@@ -80,11 +80,12 @@ def compare(
     *,
     labels_here: bool = True,
     share: float = 0.5,
+    share_there: float = 0.5,
     fitted: FittedRecipe | None = None,
     **habit: Any,
 ) -> tuple[StepReceipt, ...]:
     """Receipts of a site that scans with `habit`, against a reference that does not."""
-    y_there, y_here = np.arange(N_THERE) % 2 == 0, np.arange(N_HERE) < round(share * N_HERE)
+    y_there, y_here = np.arange(N_THERE) < round(share_there * N_THERE), np.arange(N_HERE) < round(share * N_HERE)
     there = [scan(bool(y), n) for n, y in enumerate(y_there)]
     here = [scan(bool(y), 1000 + n, **habit) for n, y in enumerate(y_here)]
     at_reference = fit_recipe(recipe(*steps), there, None)
@@ -100,6 +101,7 @@ def compare(
         y_reference=y_there.astype(float),
         pushed=None if labels_here else pushed,
         y_pushed=None if labels_here else y_there.astype(float),
+        prevalence=float(y_here.mean()) if labels_here else None,
     )
     return receipts_of(sides)
 
@@ -150,6 +152,14 @@ def test_band_gains_take_a_blur_away_that_matching_histograms_cannot() -> None:
     assert bands.after[blurred].value < 0.3 < bands.before[blurred].value
     assert bands.change[EVERY].high < 0
     assert bands.refusals == ()
+
+
+def test_matching_histograms_across_a_difference_of_prevalence_is_refused() -> None:
+    """The scanners are alike; the map takes the sick tissue of the many for the scanner's doing."""
+    (one,) = compare([MATCH], share=0.75, share_there=0.25)
+    assert one.before[("q50_hu", "ks")].value < 0.3
+    assert one.after[("q50_hu", "ks")].value > one.before[("q50_hu", "ks")].value + 0.2
+    assert any("rises" in why for why in one.refusals)
 
 
 def test_matching_histograms_does_not_undo_noise() -> None:
