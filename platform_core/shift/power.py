@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from platform_core.shift.bets import BETS, Bet, log_returns, log_weights
-from platform_core.shift.ranks import conformal_ranks
+from platform_core.shift.conformal import conformal_ranks
 from platform_core.shift.risk import Reals
 from platform_core.shift.watch import RUN_LENGTH, SCANS_PER_CHECK
 from platform_core.shift.wealth import log_mixture, log_spent, log_sum, settle, share

@@ -16,30 +16,35 @@ rank depends on lies in `core__rank`, the reference's rows included (their seque
 `ranks_audit.sql` can give every one of them again.
 """
 
-import hashlib
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
-from operator import and_
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.errors import EmptySample
-from platform_core.manifest.schemas import POOL, RANK
+from platform_core.manifest.schemas import RANK
 from platform_core.manifest.stages import transaction
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import connect, load
-from platform_core.shift.risk import Reals
-from platform_core.storage.tables import Lake, rows_of
+from platform_core.shift.conformal import conformal_ranks, grid_of, tie_breaks
+from platform_core.shift.pools import (
+    NO_VALUES,
+    UNITS,
+    Pool,
+    Scope,
+    Unit,
+    pools_of,
+    read_counts,
+    rows_per_feature,
+    write_pools,
+)
+from platform_core.storage.tables import Lake
 
 HERE = "platform_core.shift"
-Wholes = npt.NDArray[np.int64]
 MATERIAL_CLUSTERING = 0.2
 """Variance that the likeness of a day's patients adds to the mean of a day, above which days are ranked, not patients.
 
@@ -57,10 +62,7 @@ N_PER_GRID_ROW = 20
 """One reference row in so many sets the grid."""
 N_BATCHES = 32
 """Calls after which the pools are counted anew."""
-N_AT_ONCE = 512
-"""Values that are compared pair by pair before they are merged into the pool."""
 
-Unit = Literal["patient_day", "day"]
 
 VALUES = pa.schema(
     [
@@ -77,23 +79,6 @@ VALUES = pa.schema(
 TAKEN = pa.schema(
     [("series_key", pa.string()), ("feature", pa.string()), ("observed_on", pa.date32()), ("sequence", pa.int64())]
 )
-UNITS = pa.schema([("feature", pa.string()), ("unit", pa.string()), ("n_values", pa.int64()), ("grid", pa.float64())])
-NO_VALUES, NO_COUNTS = np.empty(0), np.empty(0, np.int64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """What is ranked together and never mixed: one site, stratum and recipe, against one reference."""
-
-    site: str
-    stratum: str
-    reference: str
-    recipe: str = layout.NATIVE
-
-    @property
-    def rows(self) -> pc.Expression:
-        """Which rows of `core__rank` are its own."""
-        return reduce(and_, (pc.field(name) == value for name, value in asdict(self).items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,79 +99,6 @@ class DayIcc:
         """What may be counted as one observation of the feature."""
         added = (self.icc or 0.0) * (self.n / self.n_days - 1)
         return "day" if added > MATERIAL_CLUSTERING else "patient_day"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pool:
-    """All that one feature is ranked among."""
-
-    feature: str
-    unit: Unit
-    n_values: int
-    grid: float
-    n_reference: int
-    value: Reals
-    """Each value once, ascending."""
-    n: Wholes
-    """How many rows have it."""
-
-
-def conformal_ranks(pool: Reals, values: Reals, tie_break: Reals, *, counts: Wholes | None = None) -> Reals:
-    """Rank each value among the pool and the values before it.
-
-    Args:
-        pool: What came before, in any order, in the unit of the feature.
-        values: New ones, in order of arrival.
-        tie_break: (0, 1), one per value.
-        counts: How often each value of the pool came; None for once.
-
-    Returns:
-        Ranks in (0, 1): 0 is low, 1 is high.
-    """
-    earlier, n_each = tally(pool, np.ones(len(pool), np.int64) if counts is None else counts)
-    ranks = np.empty(len(values))
-    for start in range(0, len(values), N_AT_ONCE):
-        part = slice(start, start + N_AT_ONCE)
-        new = values[part]
-        before, up_to = np.tri(len(new), k=-1, dtype=bool), np.concatenate([[0], np.cumsum(n_each)])
-        n_below = up_to[np.searchsorted(earlier, new, "left")]
-        n_ties = up_to[np.searchsorted(earlier, new, "right")] - n_below
-        n_ties = n_ties + (before & (new[:, None] == new)).sum(axis=1)
-        n_below = n_below + (before & (new[:, None] > new)).sum(axis=1)
-        n_earlier = up_to[-1] + np.arange(len(new))
-        ranks[part] = (n_below + tie_break[part] * (1 + n_ties)) / (n_earlier + 1)
-        if part.stop < len(values):
-            more = np.ones(len(new), np.int64)
-            earlier, n_each = tally(np.concatenate([earlier, new]), np.concatenate([n_each, more]))
-    return ranks
-
-
-def tally(values: Reals, counts: Wholes) -> tuple[Reals, Wholes]:
-    """Each value once, ascending, and how often it came."""
-    if not len(values):
-        return values, counts
-    order = np.argsort(values, kind="stable")
-    ascending = values[order]
-    first = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
-    return ascending[first], np.add.reduceat(counts[order], first)
-
-
-def grid_of(few: Reals) -> float:
-    """The step of the grid that values are rounded to, a power of two, from a few rows that are ranked nowhere.
-
-    It bounds the size of a pool. Ranks on a grid are exact, as its steps are ties; rows that set the grid and
-    lay in the pool as well would not be exchangeable with what comes later.
-    """
-    width = float(np.ptp(few)) or 1e-3 * float(np.abs(few).max()) or 1.0
-    return 2.0 ** (math.floor(math.log2(width)) - 8)
-
-
-def tie_breaks(keys: Iterable[str], feature: str, reference: str) -> Reals:
-    """A number in (0, 1) per series that nobody chose: a hash of series, feature and reference."""
-    about = f"\x1f{feature}\x1f{reference}".encode()
-    drawn = [hashlib.blake2b(k.encode() + about, digest_size=8, person=b"sitedrift rank").digest() for k in keys]
-    whole = np.frombuffer(b"".join(drawn), dtype="<u8") >> np.uint64(11)
-    return (whole.astype(np.float64) + 0.5) / 2.0**53
 
 
 def day_icc(values: pa.Table) -> list[DayIcc]:
@@ -229,7 +141,7 @@ def open_reference(workspace: Workspace, scope: Scope, values: pa.Table, *, run:
     Returns:
         Rows written.
     """
-    due = _due(values, TAKEN.empty_table(), units_of(values))
+    due = _due_rows(values, TAKEN.empty_table(), units_of(values))
     written = [_reference_rows(scope, rows, run) for rows in _by_feature(due) if rows.num_rows >= MIN_REFERENCE]
     if not written:
         return 0
@@ -257,23 +169,25 @@ def rank_new(workspace: Workspace, scope: Scope, values: pa.Table, *, run: str) 
         EmptySample: If `open_reference` has written no row for this scope.
     """
     lake = workspace.lake
-    streams, batch = _read_pools(lake, scope)
-    if not streams:
+    counts, last = read_counts(lake, scope)
+    known = _read_ranks(lake, scope, values, last)
+    pools = pools_of(counts, known.filter(pc.greater(known.column("batch"), last)), known)
+    if not pools:
         raise EmptySample(f"reference {scope.reference} of {scope.site}")
-    due = _due(values, _read_taken(lake, scope, values), _unit_table(streams))
+    due = _due(values, known.select(TAKEN.names), pools)
     if not due.num_rows:
         return 0
-    written = [
-        _new_rows(scope, rows, streams[rows.column("feature")[0].as_py()], batch, run) for rows in _by_feature(due)
-    ]
+    batch = max(last, pc.max(known.column("batch")).as_py()) + 1
+    by_feature = {rows.column("feature")[0].as_py(): rows for rows in _by_feature(due)}
+    written = [_new_rows(scope, rows, pools[feature], batch, run) for feature, rows in by_feature.items()]
     # the batch is in the name: of two runs that rank at once one lands, and the other ranks after it
-    n_written = lake.append(
-        layout.RANK, pa.concat_tables(written), transaction=transaction("rank", asdict(scope), batch)
-    )
+    name = transaction("rank", asdict(scope), batch)
+    n_written = lake.append(layout.RANK, pa.concat_tables(written), transaction=name)
     if not n_written:
         return rank_new(workspace, scope, values, run=run)
     if batch % N_BATCHES == N_BATCHES - 1:
-        _write_pools(lake, scope, run)
+        new = {rows.column("feature")[0].as_py(): rows.column("value").to_numpy() for rows in written}
+        write_pools(lake, scope, {f: pool.with_values(new.get(f, NO_VALUES)) for f, pool in pools.items()}, batch, run)
     return n_written
 
 
@@ -285,66 +199,15 @@ def units_of(values: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=UNITS)
 
 
-def _read_pools(lake: Lake, scope: Scope) -> tuple[dict[str, _Pool], int]:
-    """The pool of each feature, from the last count and what was ranked since, and the number of the next batch."""
-    is_first = scope.rows & (pc.field("batch") == -1) & (pc.field("sequence") == -1)
-    units = lake.read(layout.RANK, is_first, UNITS.names).to_pylist()
-    counted, last = _read_counts(lake, scope)
-    is_since = scope.rows & (pc.field("batch") > last) & pc.field("sequence").is_valid()
-    since = lake.read(layout.RANK, is_since, ["feature", "value", "sequence", "batch"])
-    values, n_reference = _arrays(since), _counts(since.filter(pc.less(since.column("sequence"), 0)))
-    pools = {}
-    for unit in units:
-        feature = unit["feature"]
-        before = counted.get(feature, (n_reference.get(feature, 0), NO_VALUES, NO_COUNTS))
-        new = values.get(feature, NO_VALUES)
-        value, n = tally(np.append(before[1], new), np.append(before[2], np.ones(len(new), np.int64)))
-        pools[feature] = _Pool(value=value, n=n, n_reference=before[0], **unit)
-    newest = pc.max(since.column("batch")).as_py()
-    return pools, (last if newest is None else newest) + 1
-
-
-def _read_counts(lake: Lake, scope: Scope) -> tuple[dict[str, tuple[int, Reals, Wholes]], int]:
-    """What was counted last, and up to which batch: per feature reference rows, values, and how often each came."""
-    rows = lake.read(layout.POOL, scope.rows)
-    last = pc.max(rows.column("batch")).as_py()
-    if last is None:
-        return {}, -2
-    newest = rows.filter(pc.equal(rows.column("batch"), last)).to_pylist()
-    counts = {row["feature"]: (row["n_reference"], np.array(row["value"]), np.array(row["n"])) for row in newest}
-    return counts, last
-
-
-def _write_pools(lake: Lake, scope: Scope, run: str) -> None:
-    """Count every pool, so that the next calls need not read what it holds."""
-    pools, next_batch = _read_pools(lake, scope)
-    rows = [
-        {
-            "feature": p.feature,
-            "batch": next_batch - 1,
-            "n_reference": p.n_reference,
-            "value": p.value,
-            "n": p.n,
-            "run": run,
-        }
-        | asdict(scope)
-        for p in pools.values()
-    ]
-    lake.append(layout.POOL, rows_of(POOL, rows), transaction=transaction("pool", asdict(scope), next_batch))
-
-
-def _read_taken(lake: Lake, scope: Scope, values: pa.Table) -> pa.Table:
-    """What of the days of `values` has a rank already, in the columns of `TAKEN`."""
+def _read_ranks(lake: Lake, scope: Scope, values: pa.Table, last: int) -> pa.Table:
+    """What was ranked after batch `last`, each feature's row -1 with its unit, and what `values` may meet again."""
     is_met = pc.field("observed_on").isin(pc.unique(values.column("observed_on")))
     corrected = values.filter(pc.greater(values.column("revision"), 1)).column("series_key")
     if len(corrected):  # a corrected series may have moved to another day
         is_met |= pc.field("series_key").isin(pc.unique(corrected))
-    return lake.read(layout.RANK, scope.rows & is_met, TAKEN.names)
-
-
-def _unit_table(pools: dict[str, _Pool]) -> pa.Table:
-    rows = [{"feature": pool.feature, "unit": pool.unit, "n_values": pool.n_values} for pool in pools.values()]
-    return pa.Table.from_pylist(rows, schema=UNITS.remove(UNITS.get_field_index("grid")))
+    is_unit = (pc.field("batch") == -1) & (pc.field("sequence") == -1)
+    columns = ["series_key", "feature", "observed_on", "sequence", "batch", "value", "unit", "n_values", "grid"]
+    return lake.read(layout.RANK, scope.rows & ((pc.field("batch") > last) | is_unit | is_met), columns)
 
 
 def _reference_rows(scope: Scope, rows: pa.Table, run: str) -> pa.Table:
@@ -356,7 +219,7 @@ def _reference_rows(scope: Scope, rows: pa.Table, run: str) -> pa.Table:
     return _rank_rows(scope, rows, {"sequence": sequence, "batch": -1, "grid": grid, "run": run})
 
 
-def _new_rows(scope: Scope, rows: pa.Table, pool: _Pool, batch: int, run: str) -> pa.Table:
+def _new_rows(scope: Scope, rows: pa.Table, pool: Pool, batch: int, run: str) -> pa.Table:
     """The rows of one feature with their ranks."""
     tie_break = tie_breaks(rows.column("series_key").to_pylist(), pool.feature, scope.reference)
     values = np.rint(rows.column("value").to_numpy() / pool.grid) * pool.grid
@@ -366,7 +229,12 @@ def _new_rows(scope: Scope, rows: pa.Table, pool: _Pool, batch: int, run: str) -
     return _rank_rows(scope, rows, more | {"tie_break": tie_break, "rank": ranks})
 
 
-def _due(values: pa.Table, taken: pa.Table, units: pa.Table) -> pa.Table:
+def _due(values: pa.Table, taken: pa.Table, pools: dict[str, Pool]) -> pa.Table:
+    units = [{"feature": pool.feature, "unit": pool.unit, "n_values": pool.n_values} for pool in pools.values()]
+    return _due_rows(values, taken, pa.Table.from_pylist(units, schema=UNITS.remove(UNITS.get_field_index("grid"))))
+
+
+def _due_rows(values: pa.Table, taken: pa.Table, units: pa.Table) -> pa.Table:
     with connect({"observed": values, "taken": taken, "unit": units}) as db:
         return load(HERE, "ranks_due").run(db)
 
@@ -387,24 +255,7 @@ def _rank_rows(scope: Scope, rows: pa.Table, more: dict[str, Any]) -> pa.Table:
 def _by_feature(rows: pa.Table) -> list[pa.Table]:
     """Rows that are in order of feature, one table per feature."""
     found, first = [], 0
-    for n in _counts(rows).values():
+    for n in rows_per_feature(rows).values():
         found.append(rows.slice(first, n).combine_chunks())
         first += n
     return found
-
-
-def _counts(rows: pa.Table) -> dict[str, int]:
-    """Rows per feature, in order of appearance."""
-    counted = rows.group_by("feature", use_threads=False).aggregate([([], "count_all")])
-    return {row["feature"]: row["count_all"] for row in counted.to_pylist()}
-
-
-def _arrays(rows: pa.Table) -> dict[str, Reals]:
-    """The values of each feature."""
-    if not rows.num_rows:
-        return {}
-    feature = rows.column("feature").combine_chunks().dictionary_encode()
-    code = np.asarray(feature.indices).astype(np.uint16)
-    values = rows.column("value").to_numpy()[np.argsort(code, kind="stable")]
-    ends = np.cumsum(np.bincount(code, minlength=len(feature.dictionary)))
-    return dict(zip(feature.dictionary.to_pylist(), np.split(values, ends[:-1]), strict=True))

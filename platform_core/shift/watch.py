@@ -31,7 +31,7 @@ from platform_core import layout
 from platform_core.errors import BadRequest, EmptySample
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.bets import BETS, Bet, Step, block_sums, log_weights
-from platform_core.shift.ranks import UNITS, Scope
+from platform_core.shift.pools import UNITS, Scope
 from platform_core.shift.wealth import Wealth, log_mixture, log_sum, settle, share
 
 SCANS_PER_CHECK = 25

@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from platform_core.shift.conformal import conformal_ranks
 from platform_core.shift.power import first_crossing
-from platform_core.shift.ranks import VALUES, conformal_ranks, units_of
+from platform_core.shift.ranks import VALUES, units_of
 from platform_core.shift.risk import Reals
 from platform_core.shift.wealth import share
 

@@ -15,18 +15,9 @@ from platform_core import layout
 from platform_core.errors import EmptySample
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
-from platform_core.shift.ranks import (
-    VALUES,
-    Scope,
-    conformal_ranks,
-    day_icc,
-    feature_days,
-    grid_of,
-    open_reference,
-    rank_new,
-    score_days,
-    tie_breaks,
-)
+from platform_core.shift.conformal import conformal_ranks, grid_of, tie_breaks
+from platform_core.shift.pools import Scope
+from platform_core.shift.ranks import VALUES, day_icc, feature_days, open_reference, rank_new, score_days
 from platform_core.shift.risk import Reals
 from platform_core.storage.tables import rows_of
 from tests.shift.planted import MODEL, RECIPE, Month, fill, keys_of, prepare
@@ -291,6 +282,11 @@ def test_counting_the_pools_changes_no_rank(opened: Workspace, monkeypatch: pyte
 def test_the_grid_keeps_what_a_feature_tells(scale: float, middle: float) -> None:
     few = middle + scale * np.array([-1.0, 0.2, 1.0])
     assert 1 / 512 <= grid_of(few) / np.ptp(few) <= 1 / 256
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
+def test_a_grid_is_a_number_whatever_the_values(few: list[float]) -> None:
+    assert 0 < grid_of(np.array(few)) < np.inf
 
 
 @pytest.mark.parametrize("value", [0.0, 2.5, -1024.0])

@@ -15,8 +15,10 @@ from platform_core import layout
 from platform_core.errors import BadRequest, EmptySample
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.bets import BETS, WAVES, log_returns, log_weights, prevalence_bets
+from platform_core.shift.conformal import conformal_ranks
+from platform_core.shift.pools import Scope
 from platform_core.shift.power import first_crossing
-from platform_core.shift.ranks import Scope, conformal_ranks, open_reference, rank_new
+from platform_core.shift.ranks import open_reference, rank_new
 from platform_core.shift.risk import Reals
 from platform_core.shift.watch import (
     Stream,
