@@ -161,7 +161,8 @@ def _count(column: pa.Array, unit: Wholes, grid: Grid, counts: npt.NDArray[np.in
     values = column.to_numpy(zero_copy_only=False)
     for start in range(0, len(values), BLOCK):
         block, place = values[start : start + BLOCK], unit[start : start + BLOCK]
-        is_whole = place.min() >= 0 and np.isfinite(block.sum(dtype=np.float64))
+        with np.errstate(invalid="ignore", over="ignore"):
+            is_whole = place.min() >= 0 and np.isfinite(block.sum(dtype=np.float64))
         if not is_whole:
             is_known = np.isfinite(block) & (place >= 0)
             block, place = block[is_known], place[is_known]

@@ -212,7 +212,7 @@ def _known_reference(workspace: Workspace, basis: Basis) -> Frozen:
 def _pack(table: pa.Table, facts: dict[str, Any]) -> bytes:
     told = json.dumps(facts | {"format": 1, "digest": _digest(table, facts)}, sort_keys=True)
     out = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({FACTS: told}), out, store_schema=False)
+    pq.write_table(table.replace_schema_metadata({FACTS: told}), out)
     return out.getvalue()
 
 

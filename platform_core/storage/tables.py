@@ -30,6 +30,8 @@ PATIENCE = 12
 CONFLICT, FAILURE = 1, 3
 """What another writer's commit, or a store that does not answer, takes of the patience of one append."""
 N_OPENINGS = 4
+GROWN_BYTES = 2_000_000
+"""A file of this size is left alone: opening it costs less than reading it."""
 NEW_TABLE = {
     "delta.checkpointInterval": "30",
     "delta.enableExpiredLogCleanup": "false",
@@ -83,6 +85,24 @@ class Lake:
                 if patience <= 0:
                     raise StorageUnavailable(self._path(table), _first_line(error)) from error
                 time.sleep(random.uniform(0.01, 0.05) * 2 ** min(PATIENCE - patience, 5))
+
+    def compact(self, table: str) -> int:
+        """Merge small files, a site's by itself and in order; returns how many files became fewer.
+
+        What was written is not rewritten once a file has grown to `GROWN_BYTES`, and no version is lost: the
+        merged files stay for whoever reads an earlier one.
+
+        Raises:
+            StorageUnavailable: If the store did not take the commit.
+        """
+        delta = self._open(table)
+        if delta is None:
+            return 0
+        try:
+            done = delta.optimize.compact(target_size=GROWN_BYTES)
+        except (DeltaError, OSError) as error:
+            raise StorageUnavailable(self._path(table), _first_line(error)) from error
+        return int(done["numFilesRemoved"]) - int(done["numFilesAdded"])
 
     def version(self, table: str) -> int:
         """The table's present version; -1 before its first row."""
