@@ -11,11 +11,12 @@ from platform_core.learn.registry import find
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.stages import series_rows
 from platform_core.manifest.workspace import Workspace
+from platform_core.shift.reweighted import weighted_ks
 from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.samples import reference_samples
 from platform_core.trial.first_features import Matrix, columns_of, features_of, first_of_each_patient
 from platform_core.trial.paired import pair
-from platform_core.trial.steps import laid_about, spelt, weighted_ks
+from platform_core.trial.steps import laid_about, spelt
 
 MIN_PATIENTS = 20
 """Patients of either side who must have a feature for its distance to mean anything."""

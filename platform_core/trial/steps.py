@@ -11,13 +11,12 @@ from platform_core.features.measure import FEATURES
 from platform_core.shift.discriminant import cross_fitted
 from platform_core.shift.mmd import mmd_test
 from platform_core.shift.prevalence import PrevalenceEstimate, estimate_prevalence
+from platform_core.shift.reweighted import MIN_CLASS_PATIENTS, class_weights, weighted_ks
 from platform_core.shift.risk import Estimate, Reals, auroc, balanced_error, patient_bootstrap
 from platform_core.trial.walk import Walk
 
 MIN_PATIENTS = 20
 """Patients of either side who must have a feature for its distance to mean anything."""
-MIN_CLASS_PATIENTS = 10
-"""Labelled patients of each class without whom no probe is asked how well the label can be told."""
 N_RESAMPLES = 200
 P_FIT = 0.01
 """Below it no mixture of the reference's two classes explains the site's scores."""
@@ -209,30 +208,6 @@ def receipt_of_features(name: str, names: Sequence[str], reference: Reals, befor
         n_patients=len(before),
         n_reference=len(reference),
     )
-
-
-def class_weights(y: Reals, prevalence: float | None) -> Reals:
-    """What each reference patient counts so that positives make up `prevalence`; all alike if that is not known.
-
-    Patients without a label count nothing then.
-    """
-    n = [int((y == value).sum()) for value in (0, 1)]
-    if prevalence is None or _fewest(y) < MIN_CLASS_PATIENTS:
-        return np.full(len(y), 1 / len(y)) if len(y) else np.empty(0)
-    return np.select([y == 1, y == 0], [prevalence / n[1], (1 - prevalence) / n[0]], default=0.0)
-
-
-def weighted_ks(reference: Reals, weights: Reals, current: Reals) -> float:
-    """Largest gap between the distributions of the weighted reference and the site, [0, 1]; NaN if one is empty."""
-    known, here = np.isfinite(reference) & (weights > 0), current[np.isfinite(current)]
-    if not known.any() or not here.size:
-        return float("nan")
-    order = np.argsort(reference[known], kind="stable")
-    values, share = reference[known][order], np.cumsum(weights[known][order])
-    pooled = np.concatenate([values, here])
-    below = np.concatenate([[0.0], share / share[-1]])[np.searchsorted(values, pooled, side="right")]
-    gap = below - np.searchsorted(np.sort(here), pooled, side="right") / here.size
-    return float(np.abs(gap).max())
 
 
 def laid_about(value: float, drawn: Reals | Sequence[float]) -> Estimate:

@@ -14,6 +14,7 @@ from scipy.stats import ks_2samp
 from platform_core.harmonize.recipe import FittedRecipe, fit_recipe, parse_recipe
 from platform_core.imaging.volume import Geometry, Volume
 from platform_core.settings import StepSettings
+from platform_core.shift.reweighted import class_weights, weighted_ks
 from platform_core.shift.risk import Estimate
 from platform_core.trial.steps import (
     EMBEDDING,
@@ -25,10 +26,8 @@ from platform_core.trial.steps import (
     VOLUME_ERROR,
     Sides,
     StepReceipt,
-    class_weights,
     implied_prevalence,
     receipts_of,
-    weighted_ks,
 )
 from platform_core.trial.walk import Walk, walk
 
