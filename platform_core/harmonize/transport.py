@@ -21,6 +21,8 @@ from platform_core.imaging.volume import Volume
 Floats = npt.NDArray[np.float64]
 
 N_ROUNDS = 4
+MOST_SLICES = 15
+"""Per volume that a transport is learned from; spectra look at twelve."""
 FITTED_FROM = 0.05
 """Cycles/mm: below it a ring of a 32 mm square holds more of the window than of the patient."""
 NOISE_FROM = 0.12
@@ -100,7 +102,7 @@ def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned)
         Kijewski & Judy 1987, doi:10.1088/0031-9155/32/5/003 (a kernel multiplies signal by H and noise power by H^2).
         Estimating H between two sites' patients, and its use on labelled scans, is ours.
     """
-    placed = [volume for volume in sample if volume.geometry is not None]
+    placed = [_fewer_slices(volume) for volume in sample if volume.geometry is not None]
     learned = learn_spectrum(settings, placed, None)["site"]
     if not learned or not site:
         return None
@@ -156,6 +158,14 @@ def transport_volume(volume: Volume, transport: Transport, *, seed: int) -> Volu
         spectrum += amplitude * fft.rfft2(rng.standard_normal(shape))
         voxels[z] = fft.irfft2(spectrum, s=shape)[inside] + mean
     return replace(volume, voxels=np.maximum(voxels, np.float32(volume.voxels.min())))
+
+
+def _fewer_slices(volume: Volume) -> Volume:
+    """At most `MOST_SLICES`, evenly over the stack: neighbours tell little more."""
+    n_z = volume.voxels.shape[0]
+    if n_z <= MOST_SLICES:
+        return volume
+    return replace(volume, voxels=volume.voxels[np.rint(np.linspace(0, n_z - 1, MOST_SLICES)).astype(int)])
 
 
 def _spectra(learned: Learned, at: Floats) -> _Spectra:
