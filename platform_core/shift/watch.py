@@ -16,12 +16,10 @@ in at once change nothing. What is kept is a few numbers per bet; history is nev
 Beside it runs the Shiryaev-Roberts sum of the same bets: quick, with a stated average run length, for display only.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +28,10 @@ import pyarrow.compute as pc
 from platform_core import layout
 from platform_core.errors import BadRequest, EmptySample
 from platform_core.manifest.workspace import Workspace
-from platform_core.shift.bets import BETS, Bet, Step, block_sums, log_weights
+from platform_core.shift.bets import Step, block_sums, log_weights
 from platform_core.shift.pools import UNITS, Scope
-from platform_core.shift.wealth import Wealth, log_mixture, log_sum, settle, share
+from platform_core.shift.streams import Crossing, Stream, Watch
+from platform_core.shift.wealth import Wealth, settle
 
 SCANS_PER_CHECK = 25
 RUN_LENGTH = 1000
@@ -42,93 +41,6 @@ RANKED = pa.schema(
     [("feature", pa.string()), ("sequence", pa.int64()), ("observed_on", pa.date32()), ("rank", pa.float64())]
 )
 STREAM = pa.schema([("feature", pa.string()), ("size", pa.int64()), ("n_settled", pa.int64())])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crossing:
-    """The moment a feature's e-value passed its threshold."""
-
-    block: int
-    crossed_on: date
-    """Day of the last rank that it took."""
-    changed_on: date
-    """Day from which the leading bet has won most: about when the change began."""
-    bet: str
-    meaning: str
-    """What the values do since then."""
-    log_e: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
-    """One feature that is watched."""
-
-    feature: str
-    size: int
-    """Ranks per block."""
-    steps: tuple[Step, ...] = ()
-    """Bets beyond `BETS`, fixed when the stream was opened."""
-    n_settled: int = 0
-    """Blocks."""
-    log_e: tuple[float, ...] = ()
-    log_sr: tuple[float, ...] = ()
-    log_peak: tuple[float, ...] = ()
-    since: tuple[int, ...] = ()
-    since_on: tuple[date, ...] = ()
-    """First day of the block in `since`."""
-    settled_on: date | None = None
-    """Day of the last rank in it."""
-    pending: tuple[tuple[date, float], ...] = ()
-    """Day and value of each rank of the block that is not full yet."""
-    crossing: Crossing | None = None
-
-    @property
-    def n_seen(self) -> int:
-        """Ranks that were taken in."""
-        return self.n_settled * self.size + len(self.pending)
-
-    @property
-    def bets(self) -> tuple[Bet, ...]:
-        """Those that its wealth is about, in that order."""
-        return (*BETS, *self.steps)
-
-    @property
-    def log_e_value(self) -> float:
-        """Evidence against `nothing has changed`, nats; 0 before the first block."""
-        return (
-            0.0
-            if not self.log_e
-            else float(log_mixture(np.asarray(self.log_e), self.n_settled, log_weights(self.bets)))
-        )
-
-    @property
-    def log_run(self) -> float:
-        """The quick detector, nats."""
-        return -math.inf if not self.log_sr else float(log_sum(np.asarray(self.log_sr) + log_weights(self.bets)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """The streams of one scope, opened together; an alarm closes them for good, until `restart` opens others."""
-
-    scope: Scope
-    alpha: float
-    """The site's promise, whole."""
-    n_opened: int
-    """Families of streams that the site had opened before this one, over all strata, restarts and models."""
-    streams: tuple[Stream, ...]
-    n_batches: int = 0
-    """Batches of `core__rank` that were taken in."""
-
-    @property
-    def threshold(self) -> float:
-        """E-value that a feature must reach for an alarm."""
-        return float(len(self.streams) / (self.alpha * share(self.n_opened)))
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it has alarmed."""
-        return any(stream.crossing for stream in self.streams)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,18 +183,6 @@ def judge(watch: Watch, *, run_length: int = RUN_LENGTH) -> WatchVerdict:
     )
 
 
-def to_json(watch: Watch) -> str:
-    """A watch as text, to be kept until the next check; `from_json` gives it back exactly."""
-    return json.dumps(asdict(watch), default=str, sort_keys=True, allow_nan=False)
-
-
-def from_json(text: str) -> Watch:
-    """The watch that `to_json` wrote."""
-    facts = json.loads(text)
-    streams = tuple(_stream(row) for row in facts.pop("streams"))
-    return Watch(**facts | {"scope": Scope(**facts["scope"])}, streams=streams)
-
-
 def _unsettled(stream: Stream, ranked: pa.Table) -> pa.Table:
     """Ranks of one feature that are in no settled block, in order: those that were pending, and new ones."""
     is_new = pc.and_(
@@ -354,20 +254,6 @@ def _wealth(stream: Stream) -> Wealth | None:
         return None
     log_e, log_sr, log_peak = (np.asarray(part) for part in (stream.log_e, stream.log_sr, stream.log_peak))
     return Wealth(log_e, log_sr, log_peak, np.asarray(stream.since, np.int64))
-
-
-def _stream(facts: dict[str, Any]) -> Stream:
-    crossing, settled_on = facts["crossing"], facts["settled_on"]
-    days = {name: date.fromisoformat(crossing[name]) for name in ("crossed_on", "changed_on")} if crossing else {}
-    lists = {name: tuple(facts[name]) for name in ("log_e", "log_sr", "log_peak", "since")}
-    read = {
-        "steps": tuple(Step(**step | {"heights": tuple(step["heights"])}) for step in facts["steps"]),
-        "pending": tuple((date.fromisoformat(day), rank) for day, rank in facts["pending"]),
-        "since_on": tuple(date.fromisoformat(day) for day in facts["since_on"]),
-        "settled_on": date.fromisoformat(settled_on) if settled_on else None,
-        "crossing": Crossing(**crossing | days) if crossing else None,
-    }
-    return Stream(**facts | lists | read)
 
 
 def _exp(log: float) -> float:

@@ -20,17 +20,8 @@ from platform_core.shift.pools import Scope
 from platform_core.shift.power import first_crossing
 from platform_core.shift.ranks import open_reference, rank_new
 from platform_core.shift.risk import Reals
-from platform_core.shift.watch import (
-    Stream,
-    Watch,
-    advance,
-    catch_up,
-    from_json,
-    judge,
-    open_watch,
-    restart,
-    to_json,
-)
+from platform_core.shift.streams import Stream, Watch, from_json, to_json
+from platform_core.shift.watch import advance, catch_up, judge, open_watch, restart
 from platform_core.shift.wealth import N_FIRST, Wealth, e_bh, log_mixture, log_spent, log_sum, settle, share, unspent
 from tests.shift.test_ranks import LATER, SCOPE, rows
 
