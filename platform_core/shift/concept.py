@@ -22,8 +22,8 @@ from platform_core.shift.risk import Estimate, Reals
 POWER, Z_POWER = 0.8, 0.842
 N_DRAWS = 4000
 """Normal pairs behind the power of the score test; always the same ones."""
-N_CANDIDATES = 9
-"""Prevalences that are tried within the interval of an estimate."""
+N_CANDIDATES, FURTHEST_SE = 21, 3.0
+"""Prevalences that stand for an estimate and its error, and how many standard errors they reach."""
 LEAST_SHARE, MOST_SHARE = 1e-3, 1.0
 
 
@@ -59,8 +59,9 @@ def betting_test(
         scores: Of the site's labelled patients, in the order in which labels came, in the reference's unit.
         y: Their labels, 1 or 0. Patients may be chosen for labelling by their score, but not by their class.
         is_comparable: Acquisition features are as they were when the model was accepted, or harmonized.
-        prevalence: Of the site, from unlabelled scores. Every value of its interval is tried and the least evidence
-            counts; None: the reference's.
+        prevalence: Of the site, from unlabelled scores: its interval is taken for a normal distribution's middle
+            95 %, over which both explanations are averaged, and the promise holds in the mean over it; None: the
+            reference's.
         alpha: Promise of the verdict.
 
     Raises:
@@ -109,7 +110,7 @@ def log_e_path(reliability: Reliability, scores: Reals, y: Reals, prevalence: Es
 
     Each alternative multiplies its likelihood ratio against the share of positives that reference AND earlier labels
     of the same bin foretell, and their mean is the evidence. Held against the reference alone, whose own sampling
-    error would be found in time, twice as many unchanged streams alarm.
+    error would be found in time, twice as many unchanged streams alarm. The prevalence's error is paid for likewise.
 
     Raises:
         EmptySample: If there are no labels.
@@ -120,12 +121,15 @@ def log_e_path(reliability: Reliability, scores: Reals, y: Reals, prevalence: Es
     if not len(y):
         raise EmptySample("labels to hold against the scores")
     place = reliability.bins(scores)
-    paths = []
-    for candidate in _candidates(reliability, prevalence):
+    as_before, otherwise = [], []
+    for candidate, log_weight in _candidates(reliability, prevalence):
         p = _foretold(place, y, *reliability.counts_at(candidate))
+        before = np.cumsum(np.log(np.where(y == 1, p, 1 - p)))
         told = np.stack([np.where(y == 1, change(p) / p, (1 - change(p)) / (1 - p)) for change in ALTERNATIVES])
-        paths.append(np.logaddexp.reduce(np.cumsum(np.log(told), axis=1), axis=0) - math.log(len(ALTERNATIVES)))
-    return np.asarray(np.min(paths, axis=0), dtype=np.float64)
+        changed = np.logaddexp.reduce(np.cumsum(np.log(told), axis=1), axis=0) - math.log(len(ALTERNATIVES))
+        as_before.append(log_weight + before)
+        otherwise.append(log_weight + before + changed)
+    return np.asarray(np.logaddexp.reduce(otherwise) - np.logaddexp.reduce(as_before), dtype=np.float64)
 
 
 def _foretold(place: npt.NDArray[np.intp], y: Reals, n_positive: Reals, n: Reals) -> Reals:
@@ -138,10 +142,14 @@ def _foretold(place: npt.NDArray[np.intp], y: Reals, n_positive: Reals, n: Reals
     return np.asarray((n_positive[place] + positives) / (n[place] + labels), dtype=np.float64)
 
 
-def _candidates(reliability: Reliability, prevalence: Estimate | None) -> list[float]:
-    if prevalence is None:
-        return [reliability.prevalence]
-    return sorted({_inside(float(p)) for p in np.linspace(prevalence.low, prevalence.high, N_CANDIDATES)})
+def _candidates(reliability: Reliability, prevalence: Estimate | None) -> list[tuple[float, float]]:
+    """Prevalences and the logarithm of each one's weight: a normal distribution about the estimate."""
+    if prevalence is None or prevalence.low == prevalence.high:
+        return [(_inside(reliability.prevalence if prevalence is None else prevalence.value), 0.0)]
+    z = np.linspace(-FURTHEST_SE, FURTHEST_SE, N_CANDIDATES)
+    log_weight = -(z**2) / 2 - np.logaddexp.reduce(-(z**2) / 2)
+    se = (prevalence.high - prevalence.low) / (2 * 1.96)
+    return [(_inside(prevalence.value + at * se), w) for at, w in zip(z.tolist(), log_weight.tolist(), strict=True)]
 
 
 def _per_bin(reliability: Reliability, scores: Reals) -> Reals:
@@ -206,11 +214,16 @@ def _inside(prevalence: float) -> float:
 
 
 def _is_shown(reliability: Reliability, n: Reals, prevalence: Estimate | None, alpha: float, share: float) -> bool:
-    """Whether some bet's expected evidence clears the line by what 80 % power asks, at every candidate prevalence."""
+    """Whether some bet's expected evidence clears the line by what 80 % power asks.
+
+    At every prevalence that could explain the labels instead, the less likely ones being evidence by themselves.
+    """
     value = _inside(reliability.prevalence if prevalence is None else prevalence.value)
     actual = np.divide(*reliability.counts_at(value)) * (1 - share)
     line = math.log(len(ALTERNATIVES) / alpha)
-    for candidate in _candidates(reliability, prevalence):
+    candidates = _candidates(reliability, prevalence)
+    likeliest = max(log_weight for _, log_weight in candidates)
+    for candidate, log_weight in candidates:
         n_positive, n_reference = reliability.counts_at(candidate)
         # halfway through, the earlier labels have moved what is foretold this far
         p = (n_positive + actual * n / 2) / (n_reference + n / 2)
@@ -220,7 +233,7 @@ def _is_shown(reliability: Reliability, n: Reals, prevalence: Estimate | None, a
         )
         gained = (actual * if_positive + (1 - actual) * if_negative) @ n
         spread = np.sqrt((if_positive - if_negative) ** 2 @ (n * actual * (1 - actual)))
-        if (gained - Z_POWER * spread).max() < line:
+        if (gained - Z_POWER * spread).max() + likeliest - log_weight < line:
             return False
     return True
 
