@@ -16,6 +16,7 @@ rank depends on lies in `core__rank`, the reference's rows included (their seque
 `ranks_audit.sql` can give every one of them again.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,11 +46,13 @@ from platform_core.shift.pools import (
 from platform_core.storage.tables import Lake
 
 HERE = "platform_core.shift"
-MATERIAL_CLUSTERING = 0.2
-"""Variance that the likeness of a day's patients adds to the mean of a day, above which days are ranked, not patients.
+MATERIAL_CLUSTERING, POSSIBLE_CLUSTERING = 0.2, 0.5
+"""Variance that the likeness of a day's patients adds to the mean of a day: above the first, or if the second lies
+within two standard errors, days are ranked and not patients.
 
-It is (patients per day - 1) x intraclass correlation: .008 at 25 a day, .05 at 5. With patients ranked at this border
-0 of 60 and 1 of 80 sites without a shift alarmed, with a correlation of .05 at 25 a day 8 of 12.
+It is (patients per day - 1) x intraclass correlation: .008 at 25 a day, .05 at 5. With patients ranked at .2,
+0 of 60 and 1 of 80 sites without a shift alarmed; with a correlation of .05 at 25 a day, 8 of 12. One feature
+that is taken for harmless breaks a site's promise, so a reference must have the days to show that it is.
 """
 RETURN_DAYS = 28
 """A patient who was seen within so many days before is no new observation.
@@ -97,8 +100,12 @@ class DayIcc:
     @property
     def unit(self) -> Unit:
         """What may be counted as one observation of the feature."""
-        added = (self.icc or 0.0) * (self.n / self.n_days - 1)
-        return "day" if added > MATERIAL_CLUSTERING else "patient_day"
+        if self.icc is None or self.n_days < MIN_REFERENCE:  # nothing to tell it from
+            return "patient_day"
+        per_day = self.n / self.n_days
+        added, error = self.icc * (per_day - 1), math.sqrt(2 * (1 - 1 / per_day) / (self.n_days - 1))
+        is_alike = added <= MATERIAL_CLUSTERING and added + 2 * error <= POSSIBLE_CLUSTERING
+        return "patient_day" if is_alike else "day"
 
 
 def day_icc(values: pa.Table) -> list[DayIcc]:

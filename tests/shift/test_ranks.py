@@ -17,7 +17,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 from platform_core.shift.conformal import conformal_ranks, grid_of, tie_breaks
 from platform_core.shift.pools import Scope
-from platform_core.shift.ranks import VALUES, day_icc, feature_days, open_reference, rank_new, score_days
+from platform_core.shift.ranks import VALUES, DayIcc, day_icc, feature_days, open_reference, rank_new, score_days
 from platform_core.shift.risk import Reals
 from platform_core.storage.tables import rows_of
 from tests.shift.planted import MODEL, RECIPE, Month, fill, keys_of, prepare
@@ -237,6 +237,23 @@ def test_the_day_effect_is_estimated(icc: float) -> None:
     of_ranks = 6 / np.pi * np.arcsin(icc / 2)
     assert np.mean(estimates) == pytest.approx(of_ranks, abs=0.02)
     assert {(each.n, each.n_days, each.n_per_day) for each in found} == {(1200, 60, 20)}
+
+
+@pytest.mark.parametrize(("icc", "n_days", "at_most"), [(0.05, 40, 0.01), (0.05, 20, 0.03), (0.02, 40, 0.15)])
+def test_a_day_effect_is_seldom_taken_for_none(icc: float, n_days: int, at_most: float) -> None:
+    """By the estimate's own distribution: F of a one-way analysis of variance, 25 patients a day."""
+    ratio = (1 + 25 * icc / (1 - icc)) * stats.f.rvs(n_days - 1, 24 * n_days, size=4000, random_state=0)
+    estimates = (ratio - 1) / (ratio + 24)
+    facts: Any = {"feature": "f", "n": 25 * n_days, "n_days": n_days, "n_per_day": 25}
+    missed = [DayIcc(icc=float(each), **facts).unit == "patient_day" for each in estimates]
+    assert np.mean(missed) <= at_most
+
+
+def test_without_a_day_effect_and_with_days_enough_patients_are_ranked() -> None:
+    ratio = stats.f.rvs(199, 4 * 200, size=2000, random_state=0)
+    facts: Any = {"feature": "f", "n": 1000, "n_days": 200, "n_per_day": 5}
+    units = [DayIcc(icc=float(each), **facts).unit for each in (ratio - 1) / (ratio + 4)]
+    assert units.count("patient_day") > 0.9 * len(units)
 
 
 def test_one_patient_a_day_leaves_nothing_to_tell_a_day_effect_from() -> None:

@@ -234,7 +234,9 @@ def test_e_bh_keeps_the_largest(values: list[float]) -> None:
 def watched(workspace: Workspace) -> tuple[Workspace, Watch]:
     """A workspace whose site changes after forty days, and a watch that has seen it."""
     rng = np.random.default_rng(1)
-    open_reference(workspace, SCOPE, rows(rng.normal(size=400), name="r", first=MONDAY - timedelta(days=90)), run="r")
+    open_reference(
+        workspace, SCOPE, rows(rng.normal(size=400), name="r", first=MONDAY - timedelta(days=400), per_day=1), run="r"
+    )
     watch = open_watch(workspace, SCOPE, alpha=0.05, n_opened=0, scans_per_check=10)
     values = np.r_[rng.normal(size=400), rng.normal(1, 1, 200)]
     rank_new(workspace, SCOPE, rows(values, first=LATER), run="r")
@@ -252,9 +254,9 @@ def test_a_restart_watches_against_the_accepted_state_with_less_of_alpha(watched
     workspace, alarmed = watched
     accepted, rng = replace(SCOPE, reference="north@2026-04-13"), np.random.default_rng(2)
     start = LATER + timedelta(days=60)
-    open_reference(workspace, accepted, rows(rng.normal(1, 1, 300), name="s", first=start), run="r")
+    open_reference(workspace, accepted, rows(rng.normal(1, 1, 300), name="s", first=start, per_day=1), run="r")
     again = restart(workspace, alarmed, accepted.reference, n_opened=1, scans_per_check=10)
-    rank_new(workspace, accepted, rows(rng.normal(1, 1, 300), name="t", first=start + timedelta(days=30)), run="r")
+    rank_new(workspace, accepted, rows(rng.normal(1, 1, 300), name="t", first=start + timedelta(days=300)), run="r")
     after = catch_up(workspace, again)
     assert not after.is_closed
     assert after.streams[0].n_settled == 30
