@@ -25,7 +25,7 @@ from platform_core.shift.sketch_statistics import N_COARSE, PAIRS, ROWS, SKIPPED
 HERE = "platform_core.shift"
 N_FINE = 1024
 """Equal bins of the reference's range: gaps are seen to a thousandth of it."""
-BLOCK = 16_384
+BLOCK = 32_768
 """Values worked on at a time, so that they stay in the processor's cache."""
 N_BATCH = 131_072
 STRATUM = "all"
@@ -93,9 +93,12 @@ def count_rows(source: ds.Dataset | pa.Table, grids: Mapping[str, Grid], *, by: 
     room = _Room()
     for batch in scanner.to_batches():
         unit = _units(batch.column(0), places)
+        starts = {n: (unit * (n + 2) + 1).astype(np.float64) for n in {grid.n for grid in grids.values()}}
+        is_whole = bool((unit >= 0).all())
         for name, grid in grids.items():
             found[name] = _grown(found[name], len(places))
-            _count(batch.column(name), unit, grid, found[name], room)
+            values = batch.column(name).to_numpy(zero_copy_only=False)
+            _count(values, starts[grid.n], grid, found[name], room, is_whole=is_whole)
     sites = sorted(places)
     order = [places[site] for site in sites]
     return RowCounts(tuple(sites), dict(grids), {name: counts[order] for name, counts in found.items()})
@@ -156,38 +159,42 @@ class _Room:
         self.cell = np.empty(BLOCK, np.intp)
 
 
-def _count(column: pa.Array, unit: Wholes, grid: Grid, counts: npt.NDArray[np.int64], room: _Room) -> None:
-    """Add one batch of one feature, block by block."""
-    values = column.to_numpy(zero_copy_only=False)
-    for start in range(0, len(values), BLOCK):
-        block, place = values[start : start + BLOCK], unit[start : start + BLOCK]
+def _count(
+    values: Reals, start: Reals, grid: Grid, counts: npt.NDArray[np.int64], room: _Room, *, is_whole: bool
+) -> None:
+    """Add one batch of one feature, block by block.
+
+    `start` is the place of each row's first bin within the range, below 0 for a row of no unit; `is_whole` if
+    there is no such row.
+    """
+    for first in range(0, len(values), BLOCK):
+        block, base = values[first : first + BLOCK], start[first : first + BLOCK]
         with np.errstate(invalid="ignore", over="ignore"):
-            is_whole = place.min() >= 0 and np.isfinite(block.sum(dtype=np.float64))
-        if not is_whole:
-            is_known = np.isfinite(block) & (place >= 0)
-            block, place = block[is_known], place[is_known]
-        cell = room.cell[: len(block)]
-        np.multiply(place, grid.n + 2, out=cell)
-        cell += bins_of(block, grid, room.way[: len(block)])
+            is_clean = is_whole and np.isfinite(block.sum(dtype=np.float64))
+        if not is_clean:
+            is_known = np.isfinite(block) & (base > 0)
+            block, base = block[is_known], base[is_known]
+        way, cell = room.way[: len(block)], room.cell[: len(block)]
+        bins_of(block, grid, way)
+        way += base
+        np.copyto(cell, way, casting="unsafe")
         counts += np.bincount(cell, minlength=counts.size).reshape(counts.shape)
 
 
-def bins_of(values: Reals, grid: Grid, way: Reals) -> Wholes:
-    """The bin of finite values: 0 below the range, then the bins, last above it; a bin begins with its lower edge.
+def bins_of(values: Reals, grid: Grid, way: Reals) -> None:
+    """Write the bin of each finite value into `way`: -1 below the range, 0, 1, ..., n above it.
 
-    `way` is room for as many numbers.
+    A bin begins with its lower edge. Of a constant, what equals it is in bin 0.
     """
-    if not grid.scale:
-        return np.asarray(1 + np.sign(values - grid.low), dtype=np.intp)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         np.subtract(values, grid.low, out=way, dtype=np.float64)
-        way *= grid.scale
+        way *= grid.scale or np.inf
+    if not grid.scale:
+        np.nan_to_num(way, copy=False, nan=0.0)
     np.floor(way, out=way)
     # before the cast, unlike in SQL: what no integer holds would wrap round, and within a block it costs little
     np.maximum(way, -1, out=way)
-    np.minimum(way, grid.n, out=way)
-    way += 1
-    return way.astype(np.intp)
+    np.minimum(way, grid.n if grid.scale else 1, out=way)
 
 
 def _column(name: str, called: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from platform_core.errors import SchemaMismatch, StorageUnavailable
@@ -32,6 +32,8 @@ CONFLICT, FAILURE = 1, 3
 N_OPENINGS = 4
 GROWN_BYTES = 2_000_000
 """A file of this size is left alone: opening it costs less than reading it."""
+GROUP_ROWS = 4096
+"""Rows of a merged file that are read or skipped together: a month of many years is a small part of them."""
 NEW_TABLE = {
     "delta.checkpointInterval": "30",
     "delta.enableExpiredLogCleanup": "false",
@@ -99,7 +101,9 @@ class Lake:
         if delta is None:
             return 0
         try:
-            done = delta.optimize.compact(target_size=GROWN_BYTES)
+            done = delta.optimize.compact(
+                target_size=GROWN_BYTES, writer_properties=WriterProperties(max_row_group_size=GROUP_ROWS)
+            )
         except (DeltaError, OSError) as error:
             raise StorageUnavailable(self._path(table), _first_line(error)) from error
         return int(done["numFilesRemoved"]) - int(done["numFilesAdded"])
