@@ -100,7 +100,7 @@ STAGE = _table(
     SITE,
     SERIES_KEY,
     REVISION,
-    ("stage", TEXT, "ingest, unique, quality, feature, harmonize or predict"),
+    ("stage", TEXT, "ingest, unique, quality, feature, harmonize, predict or sketch"),
     RECIPE,
     ("model", TEXT, "model@version where the stage has one"),
     ("outcome", TEXT, "done or refused"),

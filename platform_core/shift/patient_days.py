@@ -16,6 +16,8 @@ from platform_core.shift.risk import Reals
 
 HERE = "platform_core.shift"
 WHOSE = ("stratum", "day", "patient_key")
+MOST = 1e100
+"""No measurement is so large; the square of one that is would be infinite in every sum from then on."""
 EVER = (date(1900, 1, 1), date(9999, 12, 31))
 
 
@@ -54,8 +56,9 @@ class PatientDays:
         return np.asarray(self.rows.column("day").to_numpy(), dtype="datetime64[D]")
 
     def values(self, name: str) -> Reals:
-        """One number of each row; NaN where it is not known."""
-        return np.asarray(self.rows.column(name).cast(pa.float64()).to_numpy(), dtype=np.float64)
+        """One number of each row; NaN where it is not known, or no measurement at all."""
+        found = np.asarray(self.rows.column(name).cast(pa.float64()).to_numpy(), dtype=np.float64)
+        return np.where(np.abs(found) < MOST, found, np.nan)
 
     def matrix(self, names: Sequence[str]) -> Reals:
         """Several numbers of each row, (rows, names)."""

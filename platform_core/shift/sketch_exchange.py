@@ -52,8 +52,8 @@ FACTS = b"sitedrift"
 LEAST_PATIENTS = 10
 OVER_DETERMINED = 2
 """A vector's cell has this many times more unknown numbers than sums that are sent of them."""
-SENT = [field.name for field in SKETCH if field.name not in ("entry", "run")]
-REFERENCE_SENT = [field.name for field in REFERENCE if field.name != "run"]
+SENT = pa.schema([field for field in SKETCH if field.name not in ("entry", "run")]).remove_metadata()
+REFERENCE_SENT = pa.schema([field for field in REFERENCE if field.name != "run"]).remove_metadata()
 
 
 def export_sketches(workspace: Workspace, site: str, *, basis: Basis, at_least_patients: int = LEAST_PATIENTS) -> bytes:
@@ -76,9 +76,8 @@ def export_sketches(workspace: Workspace, site: str, *, basis: Basis, at_least_p
     about = {"site": site, "recipe": basis.recipe, "reference": basis.reference}
     cells = [cell for days in counted for cell in merged_cells(days, frozen, at_least_patients)]
     rows = [about | row_of(key, sketch) for key, sketch in sorted(cells, key=lambda cell: cell[0])]
-    schema = pa.schema([SKETCH.field(name) for name in SENT]).remove_metadata()
     facts = {"what": "sketches", "site": site, "at_least_patients": at_least_patients, "edges": edges_digest(frozen)}
-    return _pack(pa.Table.from_pylist(rows, schema=schema), facts)
+    return _pack(pa.Table.from_pylist(rows, schema=SENT), facts)
 
 
 def merged_cells(patient_days: PatientDays, frozen: Frozen, at_least: int) -> Iterator[tuple[Key, Sketch]]:
@@ -173,7 +172,7 @@ def export_reference(workspace: Workspace, basis: Basis) -> bytes:
         BadRequest: If the reference was not frozen here.
     """
     frozen = _known_reference(workspace, basis)
-    return _pack(frozen.rows.select(REFERENCE_SENT), {"what": "reference", "edges": edges_digest(frozen)})
+    return _pack(frozen.rows.select(REFERENCE_SENT.names), {"what": "reference", "edges": edges_digest(frozen)})
 
 
 def import_reference(workspace: Workspace, data: bytes, *, run: str) -> int:
@@ -216,7 +215,7 @@ def _pack(table: pa.Table, facts: dict[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def _unpack(data: bytes, what: str, columns: list[str]) -> tuple[pa.Table, dict[str, Any]]:
+def _unpack(data: bytes, what: str, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
     try:
         table = pq.read_table(pa.BufferReader(data))
         facts = json.loads((table.schema.metadata or {}).get(FACTS, b"{}"))
@@ -224,8 +223,10 @@ def _unpack(data: bytes, what: str, columns: list[str]) -> tuple[pa.Table, dict[
         raise BadSketchFile("unreadable", f"{len(data)} bytes that are no {what}") from error
     if not isinstance(facts, dict) or facts.get("format") != 1 or facts.get("what") != what:
         raise BadSketchFile("foreign", f"it says of itself that it is no {what} of this platform")
-    if table.column_names != columns:
-        raise BadSketchFile("columns", f"expected {', '.join(columns)}; found {', '.join(table.column_names)}")
+    found = table.schema.remove_metadata()
+    if (found.names, found.types) != (schema.names, schema.types):
+        told = ", ".join(f"{field.name} {field.type}" for field in found)
+        raise BadSketchFile("columns", f"expected {', '.join(schema.names)}; found {told}")
     stated = facts.pop("digest", "")
     facts.pop("format")
     if stated != _digest(table, facts):
@@ -248,12 +249,15 @@ def _checked(table: pa.Table, frozen: Frozen, facts: dict[str, Any]) -> Cells:
     if not isinstance(least, int) or least < 2:
         raise BadSketchFile("cells", f"it promises {least} patients per cell")
     known = {(row["stratum"], row["feature"]): row for row in frozen.rows.to_pylist()}
+    ended: dict[tuple[str, str], date] = {}
     cells: Cells = {}
-    for row in table.to_pylist():
-        problem = _problem(row, known.get((row["stratum"], row["feature"])), least, str(facts["site"]))
+    for row in table.sort_by("day").to_pylist():
+        name = (row["stratum"], row["feature"])
+        problem = _problem(row, known.get(name), least, str(facts["site"]))
+        if problem or row["day"] <= ended.get(name, date.min):
+            raise BadSketchFile("cells", f"{row['feature']} of {row['day']}: {problem or 'a day is in two cells'}")
+        ended[name] = row["last_day"]
         key = (row["stratum"], row["day"], row["last_day"], row["feature"])
-        if problem or key in cells:
-            raise BadSketchFile("cells", f"{row['feature']} of {row['day']}: {problem or 'comes twice'}")
         moments = [row["sum"], row["sum_squares"]] if row["kind"] == "histogram" else []
         cells[key] = Sketch(row["kind"], row["n"], np.asarray([*row["sketch"], *moments], dtype=np.float64))
     return cells
@@ -261,12 +265,15 @@ def _checked(table: pa.Table, frozen: Frozen, facts: dict[str, Any]) -> Cells:
 
 def _problem(row: Row, reference: Row | None, least: int, site: str) -> str | None:
     """Why a cell cannot be what it says; None if nothing speaks against it."""
+    needed = [name for name in SENT.names if row["kind"] == "histogram" or name not in ("sum", "sum_squares")]
+    if any(row[name] is None for name in needed) or None in row["sketch"]:
+        return "lacks a value"
     sketch = np.asarray(row["sketch"], dtype=np.float64)
     if row["site"] != site:
         return "is of another site"
     if row["n"] < least or row["last_day"] < row["day"]:
         return f"holds fewer than the promised {least} patients, or ends before it begins"
-    if row["feature"] != "label" and (reference is None or row["kind"] != reference["kind"]):
+    if row["kind"] != ("labels" if row["feature"] == "label" else reference and reference["kind"]):
         return "is unknown to the reference"
     n_expected = 3 if reference is None else len(reference["sketch"])
     if len(sketch) != n_expected or not np.isfinite(sketch).all():
@@ -276,5 +283,5 @@ def _problem(row: Row, reference: Row | None, least: int, site: str) -> str | No
         if not is_count.all() or sketch.sum() != row["n"]:
             return "has counts that do not add up"
     if row["kind"] == "histogram" and not np.isfinite([row["sum"], row["sum_squares"]]).all():
-        return "lacks its moments"
+        return "has moments that are not finite"
     return None

@@ -1,4 +1,5 @@
 import io
+import json
 from collections import defaultdict
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,8 @@ from platform_core.settings import SiteSettings
 from platform_core.shift.patient_days import Basis, feature_days, score_days
 from platform_core.shift.references import freeze_reference, read_reference
 from platform_core.shift.sketch_exchange import (
+    FACTS,
+    _pack,
     export_reference,
     export_sketches,
     import_reference,
@@ -157,6 +160,7 @@ def test_a_sum_over_one_scan_is_not_exported(behind_the_wall: Workspace, k: int)
         (lambda table: table.set_column(8, "n", pa.array([99] * len(table))), "changed"),
         (lambda table: table.append_column("patient_key", pa.array(["x"] * len(table))), "columns"),
         (lambda table: table.drop_columns(["sum"]), "columns"),
+        (lambda table: table.set_column(8, "n", pa.array(["many"] * len(table))), "columns"),
     ],
 )
 def test_a_file_that_was_changed_is_refused(
@@ -166,6 +170,45 @@ def test_a_file_that_was_changed_is_refused(
     with pytest.raises(BadSketchFile) as refusal:
         import_sketches(centre, data, run="r")
     assert refusal.value.reason == reason
+    assert len(centre.lake.read(layout.SKETCH)) == 0
+
+
+def resealed(data: bytes, edit: Any) -> bytes:
+    """A file that somebody made with care: its digest is right."""
+    facts = json.loads(table_of(data).schema.metadata[FACTS])
+    kept = {name: facts[name] for name in facts if name not in ("format", "digest")}
+    return _pack(edit(table_of(data)), kept)
+
+
+def first_n(table: pa.Table, feature: str, column: str, value: Any) -> pa.Table:
+    rows = table.to_pylist()
+    next(row for row in rows if row["feature"] == feature)[column] = value
+    return pa.Table.from_pylist(rows, schema=table.schema)
+
+
+@pytest.mark.parametrize(
+    ("feature", "column", "value"),
+    [
+        ("q50_hu", "n", 1),
+        ("q50_hu", "sketch", [1.0]),
+        ("label", "sketch", [-3.0, 15.0, 0.0]),
+        ("embedding", "sketch", [float("nan")] * 14),
+        ("q50_hu", "feature", "invented"),
+        ("q50_hu", "site", "elsewhere"),
+        ("q50_hu", "sum", None),
+        ("q50_hu", "day", None),
+        ("q50_hu", "kind", None),
+        ("q50_hu", "last_day", MONDAY + timedelta(days=20)),
+        ("q50_hu", "last_day", MONDAY - timedelta(days=1)),
+    ],
+)
+def test_a_cell_that_cannot_be_what_it_says_is_refused(
+    centre: Workspace, behind_the_wall: Workspace, feature: str, column: str, value: Any
+) -> None:
+    data = export_sketches(behind_the_wall, "b", basis=BASIS, at_least_patients=K)
+    with pytest.raises(BadSketchFile) as refusal:
+        import_sketches(centre, resealed(data, lambda table: first_n(table, feature, column, value)), run="r")
+    assert refusal.value.reason == "cells"
     assert len(centre.lake.read(layout.SKETCH)) == 0
 
 

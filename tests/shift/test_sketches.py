@@ -177,6 +177,11 @@ def test_a_missing_number_is_in_no_sum_but_in_the_others(frozen: Workspace) -> N
     assert all(np.isfinite(row["sketch"]).all() for row in rows.to_pylist())
 
 
+def test_a_number_that_no_measurement_has_is_none() -> None:
+    days = PatientDays(pa.table({"x": [1.0, 1e200, -1e308, float("inf"), None]}), ("x",))
+    np.testing.assert_array_equal(days.values("x"), [1.0, np.nan, np.nan, np.nan, np.nan])
+
+
 def test_two_scans_of_a_patient_and_day_count_once_as_the_first_key(frozen: Workspace) -> None:
     series = frozen.lake.read(layout.SERIES, pc.field("site") == "b").to_pylist()[0]
     again = {**series, "series_key": "0again"}
