@@ -28,23 +28,11 @@ from platform_core.manifest.schemas import REFERENCE, SKETCH
 from platform_core.manifest.stages import transaction
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
+from platform_core.shift.cells import Cells, Key, Part, Sketch, cells_of, difference_rows, merge_cells, parts_of, row_of
 from platform_core.shift.patient_days import Basis, PatientDays, feature_days, score_days
 from platform_core.shift.references import Frozen, Row, read_reference
 from platform_core.shift.risk import Wholes
-from platform_core.shift.sketches import (
-    Cells,
-    Key,
-    Part,
-    Sketch,
-    append_entry,
-    cells_of,
-    difference_rows,
-    merge_cells,
-    next_entry,
-    parts_of,
-    read_sketches,
-    row_of,
-)
+from platform_core.shift.sketches import append_entry, next_entry, read_sketches
 from platform_core.shift.vector_maps import N_FOURIER, n_components
 from platform_core.storage.tables import rows_of
 

@@ -15,6 +15,7 @@ from platform_core.errors import BadRequest, BadSketchFile, UnknownName
 from platform_core.manifest.door import create_key
 from platform_core.manifest.workspace import Workspace, add_site, create_workspace
 from platform_core.settings import SiteSettings
+from platform_core.shift.cells import cells_of, count_days, merge_cells
 from platform_core.shift.patient_days import Basis, feature_days, score_days
 from platform_core.shift.references import freeze_reference, read_reference
 from platform_core.shift.sketch_exchange import (
@@ -25,7 +26,7 @@ from platform_core.shift.sketch_exchange import (
     import_reference,
     import_sketches,
 )
-from platform_core.shift.sketches import cells_of, count_days, merge_cells, restate_days, sum_sketches
+from platform_core.shift.sketches import restate_days, sum_sketches
 from tests.shift.planted import MODEL, MONDAY, RECIPE, Month, fill, prepare
 
 BASIS = Basis(reference=MODEL, recipe=RECIPE, target="lesion", model=MODEL)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy import linalg, stats
 
 from platform_core.manifest.schemas import REFERENCE
+from platform_core.shift.cells import count_days, merge_cells
 from platform_core.shift.frechet import frechet, moments_of
 from platform_core.shift.patient_days import Basis, PatientDays
 from platform_core.shift.references import Frozen, reference_rows
 from platform_core.shift.sketch_statistics import BINNED, compare_sketches
-from platform_core.shift.sketches import count_days, merge_cells
 from platform_core.shift.vector_maps import Whitening, fourier_terms, moment_terms
 from platform_core.storage.tables import rows_of
 

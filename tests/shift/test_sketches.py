@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from platform_core import layout
 from platform_core.manifest.stages import Verdict, record_stage
 from platform_core.manifest.workspace import Workspace
+from platform_core.shift.cells import cells_of, count_days, merge_cells
 from platform_core.shift.histogram import count, quantile_edges
 from platform_core.shift.patient_days import Basis, PatientDays, feature_days, score_days
 from platform_core.shift.references import freeze_reference, read_reference
 from platform_core.shift.sketches import (
     append_entry,
-    cells_of,
-    count_days,
-    merge_cells,
     next_entry,
     read_sketches,
     restate_days,
@@ -235,6 +233,16 @@ def test_the_stage_answers_every_series_once(frozen: Workspace) -> None:
     assert sketch_shard(frozen, "b", keys, basis=BASIS, run="r").n_in == 0
     refused = frozen.lake.read(layout.STAGE, pc.field("outcome") == "refused").column("reason").to_pylist()
     assert set(refused) == {"no_reference_stratum"}
+
+
+def test_before_the_reference_is_frozen_nothing_is_due(workspace: Workspace) -> None:
+    ready = prepare(workspace, "a")
+    fill(ready, Month())
+    passed = [Verdict(series_key=key, revision=1) for key in keys_of(Month())]
+    record_stage(ready, "a", "predict", passed, run="r", recipe=RECIPE, model=MODEL)
+    assert sketch_shard(ready, "a", keys_of(Month()), basis=BASIS, run="r").n_in == 0
+    freeze_reference(ready, "a", basis=BASIS, run="r")
+    assert sketch_shard(ready, "a", keys_of(Month()), basis=BASIS, run="r").n_done == 150
 
 
 def test_a_reference_is_frozen_once(frozen: Workspace) -> None:
