@@ -1,7 +1,7 @@
 """The same sums and maps on a GPU, by torch, where there is one (`SITEDRIFT_DEVICE=cpu` leaves it alone).
 
-Nothing here imports torch on a machine without one: that takes two seconds. The order of operations is that of the other
-ways, but a GPU may fuse a product with a sum, so results agree with them to rounding and not to the bit.
+Nothing here imports torch on a machine without one: that takes two seconds. The order of operations is that of the
+other ways, but a GPU may fuse a product with a sum, so results agree with them to rounding and not to the bit.
 """
 
 from collections.abc import Sequence
