@@ -209,16 +209,21 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
 
     from platform_core.manifest.ledger import account
     from platform_core.report.fleet_rows import fleet_rows
+    from platform_core.shift.vigil import kept_watches, promise_of
 
     here = _open(workspace)
     rows, ledger = fleet_rows(here), account(here)
+    watches = {
+        site: [f"{k.watch.scope.stratum}: {k.sentence}" for k in kept_watches(here, site)] for site in here.sites
+    }
     if as_json:
-        _json([asdict(row) | {"ledger": ledger.get(row.site, {})} for row in rows])
+        _json([asdict(row) | {"ledger": ledger.get(row.site, {}), "watch": watches.get(row.site, [])} for row in rows])
     else:
-        from flows.console import print_fleet, print_ledger
+        from flows.console import print_fleet, print_ledger, print_watches
 
         print_fleet(rows)
         print_ledger(ledger)
+        print_watches(watches, promise_of(here.settings.shift, len(here.sites)))
 
 
 @app.command()

@@ -31,6 +31,16 @@ def print_ledger(ledger: Mapping[str, Mapping[str, int]], console: Console | Non
         out.print(f"{site}: series: {stages or 'none'}", highlight=False)
 
 
+def print_watches(watches: Mapping[str, Sequence[str]], promise: str, console: Console | None = None) -> None:
+    """What each site's watches say, and what their alarms promise."""
+    out = console or Console()
+    for site, told in watches.items():
+        for sentence in told:
+            out.print(f"{site}: watch over {sentence}", highlight=False)
+    if any(watches.values()):
+        out.print(f"The watches' promise: {promise}.", highlight=False)
+
+
 def _cells(row: SiteSummary) -> list[str]:
     finding = row.finding
     state = f"[{STYLES.get(row.state, 'dim')}]{row.state}[/]"

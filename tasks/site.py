@@ -50,6 +50,15 @@ def sound(uri: str, site: str, target: str) -> list[str]:
     return onboard.sound_series(open_workspace(uri), site, target)
 
 
+@task(task_run_name="watch over {site} for {target}", **TRANSIENT)
+def keep_watch(uri: str, site: str, target: str, run: str) -> list[str]:
+    """Take in what came since the last time; one sentence per stratum that alarms."""
+    from platform_core.shift import vigil
+
+    kept = vigil.keep_watch(open_workspace(uri), site, target, run=run)
+    return [f"{one.watch.scope.stratum}: {one.sentence}" for one in kept if one.verdict.is_alarm]
+
+
 @task(task_run_name="shift of {site} for {target}", **TRANSIENT)
 def measure_shift(uri: str, site: str, target: str, run: str, at: datetime) -> list[Case]:
     """Measure and diagnose the latest period; one case per stratum."""

@@ -56,7 +56,9 @@ def test_the_interval_is_that_of_leaving_one_patient_out() -> None:
     variance = 0.0
     for group in (~is_current, is_current):
         kept = [np.delete(np.arange(21), row) for row in np.flatnonzero(group)]
-        values = np.array([_mmd_squared(kernel[np.ix_(rows, rows)], is_current[rows][None])[0] for rows in kept])
+        values = np.array(
+            [_mmd_squared(kernel[np.ix_(rows, rows)], is_current[rows][None].astype(float))[0] for rows in kept]
+        )
         variance += (len(values) - 1) / len(values) * float(((values - values.mean()) ** 2).sum())
     found = mmd_test(x, y)
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * np.sqrt(variance))

@@ -1,0 +1,64 @@
+"""A site is watched night by night against its accepted state, and a change is told at once."""
+
+import numpy as np
+import pytest
+
+from platform_core import layout
+from platform_core.manifest.workspace import Workspace
+from platform_core.settings import ShiftSettings
+from platform_core.shift.vigil import keep_watch, kept_watches, promise_of
+from tests.shift.planted import Month, fill, prepare
+
+
+@pytest.fixture
+def quiet(workspace: Workspace) -> Workspace:
+    """A site with its accepted month and a month like it."""
+    ready = prepare(workspace, "a")
+    fill(ready, Month(number=0, n=200), Month(number=1, n=150))
+    return ready
+
+
+def test_a_quiet_site_does_not_alarm_and_says_what_would(quiet: Workspace) -> None:
+    (kept,) = keep_watch(quiet, "a", "lesion", run="r1")
+    assert not kept.verdict.is_alarm
+    assert kept.n_seen == 150
+    assert "no change" in kept.sentence
+    assert "100 patient-days would reveal a shift of" in kept.sentence
+
+
+def test_a_noisier_scanner_alarms_and_is_named(quiet: Workspace) -> None:
+    keep_watch(quiet, "a", "lesion", run="r1")
+    fill(quiet, Month(number=2, n=150, noise_hu=13.0))
+    (kept,) = keep_watch(quiet, "a", "lesion", run="r2")
+    assert kept.verdict.is_alarm
+    assert "noise" in kept.sentence
+    (again,) = keep_watch(quiet, "a", "lesion", run="r3")
+    assert again == kept
+
+
+def test_a_night_without_news_ranks_nothing(quiet: Workspace) -> None:
+    keep_watch(quiet, "a", "lesion", run="r1")
+    n = quiet.lake.read(layout.RANK).num_rows
+    keep_watch(quiet, "a", "lesion", run="r2")
+    assert quiet.lake.read(layout.RANK).num_rows == n > 0
+
+
+def test_night_by_night_is_as_all_at_once(quiet: Workspace) -> None:
+    keep_watch(quiet, "a", "lesion", run="r1")
+    fill(quiet, Month(number=2, n=120))
+    (kept,) = keep_watch(quiet, "a", "lesion", run="r2")
+    assert kept.n_seen == 270
+    assert kept_watches(quiet, "a") == [kept]
+
+
+def test_too_few_patients_are_not_watched(workspace: Workspace) -> None:
+    ready = prepare(workspace, "a")
+    fill(ready, Month(number=0, n=40))
+    assert keep_watch(ready, "a", "lesion", run="r1") == []
+    assert kept_watches(ready, "a") == []
+
+
+def test_the_fleet_s_promise_is_a_sentence() -> None:
+    told = promise_of(ShiftSettings(), 8)
+    assert told == "at most 5% of sites ever raise a false alarm: of 8, 0.4 a year at most"
+    assert np.isclose(ShiftSettings().alpha * 8, 0.4)
