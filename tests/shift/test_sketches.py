@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from platform_core import layout
 from platform_core.manifest.stages import Verdict, record_stage
 from platform_core.manifest.workspace import Workspace
-from platform_core.shift.cells import cells_of, count_days, merge_cells
+from platform_core.shift.cells import Cells, cells_of, count_days, merge_cells
 from platform_core.shift.histogram import count, quantile_edges
 from platform_core.shift.patient_days import Basis, PatientDays, feature_days, score_days
 from platform_core.shift.references import freeze_reference, read_reference
@@ -208,6 +209,35 @@ def test_of_two_writers_one_lands_and_the_other_looks_again(frozen: Workspace) -
     assert append_entry(frozen, "b", [row], basis=BASIS, entry=0, run="one") == 1
     assert append_entry(frozen, "b", [row], basis=BASIS, entry=0, run="two") == 0
     assert next_entry(frozen, "b", BASIS) == 1
+
+
+def test_who_comes_second_counts_what_the_first_has_written(frozen: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def while_another_writes(workspace: Workspace, site: str, basis: Basis) -> int:
+        number = next_entry(workspace, site, basis)
+        if not asked:
+            asked.append(number)
+            restate_days(workspace, site, DAYS, basis=basis, run="other")
+        return number
+
+    monkeypatch.setattr("platform_core.shift.sketches.next_entry", while_another_writes)
+    monkeypatch.setattr("platform_core.shift.sketches.cells_of", blind_once(cells_of))
+    restate_days(frozen, "b", DAYS, basis=BASIS, run="r")
+    found = total(frozen, NOISE)
+    assert found is not None
+    assert found["n"] == 150
+
+
+def blind_once(look: Callable[[pa.Table], Cells]) -> Callable[[pa.Table], Cells]:
+    """The other writer, who looks first, and we both see an empty table."""
+    looks = []
+
+    def blind(rows: pa.Table) -> Cells:
+        looks.append(rows)
+        return {} if len(looks) <= 2 else look(rows)
+
+    return blind
 
 
 def test_a_window_takes_its_days_and_no_others(frozen: Workspace) -> None:
