@@ -26,6 +26,7 @@ site_app = typer.Typer(help="Hospitals: add, list, show.", no_args_is_help=True)
 label_app = typer.Typer(help="Labels, keyed by the hospital's own identifiers.", no_args_is_help=True)
 model_app = typer.Typer(help="Models: list, show, promote, roll back.", no_args_is_help=True)
 quarantine_app = typer.Typer(help="Scans that a person must look at.", no_args_is_help=True)
+sketch_app = typer.Typer(help="Statistics that leave a site without its scans.", no_args_is_help=True)
 patient_app = typer.Typer(help="Corrected identities.", no_args_is_help=True)
 for name, sub in {
     "site": site_app,
@@ -33,6 +34,7 @@ for name, sub in {
     "model": model_app,
     "quarantine": quarantine_app,
     "patient": patient_app,
+    "sketch": sketch_app,
 }.items():
     app.add_typer(sub, name=name)
 
@@ -352,6 +354,68 @@ def export(
     count = export_site(_open(workspace), site, folder, keys=series or ())
     typer.echo(count.summary)
     raise typer.Exit(NEEDS_A_PERSON if count.n_changed + count.n_refused else DONE)
+
+
+Reference = Annotated[
+    str | None, typer.Option(help="model@version that the sketches are made on; default: the only one.")
+]
+
+
+@sketch_app.command("reference")
+def sketch_reference(file: Path, reference: Reference = None, workspace: Where = ".") -> None:
+    """Write what a site behind its wall needs first: the reference's edges and its own sketches."""
+    from platform_core.shift.sketch_exchange import export_reference
+    from platform_core.trial.sketching import known_basis
+
+    here = _open(workspace)
+    basis = known_basis(here, reference)
+    file.write_bytes(export_reference(here, basis))
+    typer.echo(f"Wrote {file}: {basis.reference}. Next, at the site: sitedrift sketch import {file.name}")
+
+
+@sketch_app.command("export")
+def sketch_export(
+    site: str,
+    file: Path,
+    reference: Reference = None,
+    at_least_patients: Annotated[int, typer.Option(help="Different patients that every cell holds, at least.")] = 10,
+    workspace: Where = ".",
+) -> None:
+    """Write a site's sketches: sums over days of at least so many patients, and nothing else."""
+    from platform_core.shift.sketch_exchange import export_sketches
+    from platform_core.trial.sketching import known_basis
+
+    here = _open(workspace)
+    here.site(site)
+    basis = known_basis(here, reference)
+    data = export_sketches(here, site, basis=basis, at_least_patients=at_least_patients)
+    file.write_bytes(data)
+    typer.echo(f"Wrote {file}: {len(data) / 1e3:.0f} kB of {site} on {basis.reference}")
+
+
+@sketch_app.command("import")
+def sketch_import(file: Path, workspace: Where = ".") -> None:
+    """Take in a reference, or the sketches of a site whose scans stay where they are."""
+    from platform_core import clock
+    from platform_core.shift.sketch_exchange import import_file
+
+    what, n = import_file(_open(workspace), file.read_bytes(), run=clock.new_run(clock.now()))
+    typer.echo(f"Took in {file}: {what}, {n} rows" + ("" if n else "; all of it was here"))
+
+
+@sketch_app.command("compare")
+def sketch_compare(
+    statistic: Annotated[str, typer.Option(help="ks, psi, jensen_shannon, wasserstein or mmd.")] = "ks",
+    feature: Annotated[str | None, typer.Option(help="One feature; default: the mean over all.")] = None,
+    reference: Reference = None,
+    workspace: Where = ".",
+    as_json: AsJson = False,
+) -> None:
+    """Every site against every other and the reference, from sketches alone: what lies beyond chance."""
+    from platform_core.trial.sketching import compare_fleet, known_basis
+
+    here = _open(workspace)
+    _show(compare_fleet(here, known_basis(here, reference), statistic=statistic, feature=feature), as_json)
 
 
 @model_app.command("list")

@@ -64,6 +64,7 @@ def follow(uri: str, name: str, target: str, run: str, at: datetime) -> None:
         return
     stages.harmonize(uri, name, serving.recipe, site.unserved(uri, name, target), run)
     stages.predict(uri, serving, run)
+    stages.sketch(uri, name, target, run)
     for alarm in site.keep_watch(uri, name, target, run):
         log.info("%s: the watch alarms: %s", name, alarm)
     for case in site.measure_shift(uri, name, target, run, at):

@@ -51,6 +51,15 @@ def predict(uri: str, serving: Serving, run: str) -> None:
     _over(series.predict_shard, owed, uri, name, target=serving.target, model=model, recipe=recipe, run=run)
 
 
+def sketch(uri: str, name: str, target: str, run: str) -> None:
+    """Native features of everything that is not in a sketch yet, on the champion's reference."""
+    reference = site.freeze_reference(uri, target, run)
+    if reference is None:
+        return
+    owed = site.plan(uri, name, "sketch", layout.NATIVE, ("feature", layout.NATIVE), model=reference)
+    _over(series.sketch_shard, owed, uri, name, reference=reference, run=run)
+
+
 def _over(task: Callable[..., Any], shards: Any, uri: str, name: str, **same: Any) -> list[StageCount]:
     constant = {key: unmapped(value) for key, value in same.items()}
     futures = task.map(uri=unmapped(uri), site=unmapped(name), keys=shards, **constant)  # type: ignore[attr-defined]

@@ -50,6 +50,15 @@ def sound(uri: str, site: str, target: str) -> list[str]:
     return onboard.sound_series(open_workspace(uri), site, target)
 
 
+@task(task_run_name="reference of {target}", **TRANSIENT)
+def freeze_reference(uri: str, target: str, run: str) -> str | None:
+    """The champion's reference, its edges frozen for sketches; None without a champion."""
+    from platform_core.trial.sketching import champion_basis
+
+    basis = champion_basis(open_workspace(uri), target, run=run)
+    return None if basis is None else basis.reference
+
+
 @task(task_run_name="watch over {site} for {target}", **TRANSIENT)
 def keep_watch(uri: str, site: str, target: str, run: str) -> list[str]:
     """Take in what came since the last time; one sentence per stratum that alarms."""

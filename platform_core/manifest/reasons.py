@@ -44,6 +44,8 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
     "no_tissue_peak": ("no peak of tissue in the histogram", "look at it; or normalise by another step of a recipe"),
     "bias_field_failed": ("a bias field that could not be estimated", "look at it; or take the step out"),
+    "no_reference_stratum": ("of a stratum that the reference has no scan of", "nothing: it is compared with nothing"),
+    "no_day": ("without any day", "correct it at the source"),
     "memory_budget": ("a volume that needs more memory than is allowed", "raise SITEDRIFT_MEMORY_GIB"),
     "too_small": ("fewer pixels than can be measured", "nothing"),
     "constant": ("one value everywhere", "look at it: an empty image"),

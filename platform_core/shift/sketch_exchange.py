@@ -151,6 +151,21 @@ def import_sketches(workspace: Workspace, data: bytes, *, run: str) -> int:
     return n_written
 
 
+def import_file(workspace: Workspace, data: bytes, *, run: str) -> tuple[str, int]:
+    """Take in a file of either kind; returns `reference` or `sketches`, and the rows written.
+
+    Raises:
+        BadSketchFile: If it is neither, or as `import_reference` and `import_sketches`.
+    """
+    try:
+        facts = json.loads((pq.read_schema(pa.BufferReader(data)).metadata or {}).get(FACTS, b"{}"))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadSketchFile("unreadable", f"{len(data)} bytes that are no sketches") from error
+    if isinstance(facts, dict) and facts.get("what") == "reference":
+        return "reference", import_reference(workspace, data, run=run)
+    return "sketches", import_sketches(workspace, data, run=run)
+
+
 def export_reference(workspace: Workspace, basis: Basis) -> bytes:
     """What a site behind its wall needs: the reference's edges, maps and own sketches.
 

@@ -159,10 +159,8 @@ def test_an_object_that_the_server_keeps_to_itself_is_refused_not_gone(
     bucket.put("a.zip", archive(x=DATA))
 
     def refuse(**_: Any) -> None:
-        raise ClientError(
-            {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
-            "GetObject",
-        )
+        told: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        raise ClientError(told, "GetObject")
 
     client = s3_bucket._bucket(bucket.settings).client
     monkeypatch.setattr(client, "get_object", refuse)

@@ -34,7 +34,7 @@ def plant(workspace: Workspace, site: str, n: int, *, move: float = 0.0, stretch
     columns = {
         name: pa.array([constant.get(name)] * n, kind) for name, kind in zip(schema.names, schema.types, strict=True)
     }
-    columns |= {"series_key": pa.array(keys)}
+    columns |= {"series_key": pa.array(keys), "observed_on": pa.array([row["observed_on"] for row in series])}
     columns |= {name: pa.array(move + stretch * rng.normal(10, 1, n)) for name in FEATURES}
     workspace.lake.append(layout.FEATURE, pa.table(columns), transaction=f"f-{site}")
 
