@@ -186,7 +186,7 @@ class Lake:
             return bool(landed == ticket)
         write_deltalake(
             delta,
-            rows,
+            rows if delta is None else _described_once(rows, {field.name for field in delta.schema().fields}),
             mode="append",
             schema_mode="merge",
             commit_properties=CommitProperties(
@@ -232,6 +232,12 @@ def rows_of(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
     if unknown:
         raise SchemaMismatch("row", unknown, schema.names)
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _described_once(rows: pa.Table, known: set[str]) -> pa.Table:
+    """The rows with the descriptions of new columns only: a description stays as the table was made with it."""
+    fields = [field.remove_metadata() if field.name in known else field for field in rows.schema]
+    return rows.cast(pa.schema(fields))
 
 
 def _first_line(error: Exception) -> str:

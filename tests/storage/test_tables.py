@@ -64,6 +64,21 @@ def test_a_column_promised_later_reads_as_null(lake: Lake) -> None:
         assert db.sql("SELECT colour FROM core__thing").fetchall() == [(None,)]
 
 
+def test_a_column_that_is_described_otherwise_later_still_takes_rows(lake: Lake) -> None:
+    """As after an upgrade: Delta merges no two descriptions of one column."""
+
+    def described(how: str) -> pa.Schema:
+        return pa.schema([field.with_metadata({"description": f"{field.name}, {how}"}) for field in THING])
+
+    for number, how in enumerate(("as first said", "as said later")):
+        now = Lake(lake.uri, {"core__thing": described(how)})
+        rows = pa.Table.from_pylist([{"site": "north", "value": number}], schema=described(how))
+        now.append(
+            "core__thing", rows.append_column(pa.field(f"new_{number}", pa.int64()), pa.array([1])), transaction=how
+        )
+    assert sorted(lake.read("core__thing").column("value").to_pylist()) == [0, 1]
+
+
 def test_a_promised_column_may_not_be_missing(lake: Lake) -> None:
     with pytest.raises(SchemaMismatch, match="missing value"):
         lake.append("core__thing", pa.table({"site": ["north"]}), transaction="a")
