@@ -415,7 +415,8 @@ def sketch_compare(
     from platform_core.trial.sketching import compare_fleet, known_basis
 
     here = _open(workspace)
-    _show(compare_fleet(here, known_basis(here, reference), statistic=statistic, feature=feature), as_json)
+    rows = compare_fleet(here, known_basis(here, reference), statistic=statistic, feature=feature)
+    _show(rows if as_json else [row | {statistic: f"{row[statistic]:.3f}"} for row in rows], as_json)
 
 
 @model_app.command("list")
