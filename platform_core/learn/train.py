@@ -6,7 +6,6 @@ calibration; those of the evaluation part are for the gate and are never read he
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 
 import numpy as np
 
@@ -59,7 +58,6 @@ def train_source(workspace: Workspace, target: str, *, run: str, at: datetime, r
     training = Training(
         strategy=STRATEGIES["from_scratch"],
         start=_new_network(workspace, target),
-        restart=partial(_new_network, workspace, target),
         train=train,
         validation=validation,
         parent=None,
@@ -121,9 +119,9 @@ def fine_tune(
     return make(workspace, target, settings, training, run=run, at=at)
 
 
-def _new_network(workspace: Workspace, target: str, seed: int | None = None) -> Classifier:
+def _new_network(workspace: Workspace, target: str) -> Classifier:
     settings = workspace.target(target)
-    return build_network(settings.network, settings.dimensions, seed=settings.train.seed if seed is None else seed)
+    return build_network(settings.network, settings.dimensions, seed=settings.train.seed)
 
 
 def _source_scans(workspace: Workspace, target: str, *, without: set[str]) -> list[Scan]:

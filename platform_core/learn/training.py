@@ -3,9 +3,9 @@
 Which scans may be in it is decided in `train.py`, not here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
@@ -33,10 +33,6 @@ Reals = npt.NDArray[np.float64]
 ENOUGH_TO_CALIBRATE = 10
 """Held-out scans of each class from which the validation part alone sets slope and intercept."""
 N_FOLDS = 3
-N_STARTS = 3
-"""Times that a training from nothing is begun anew if it has learned nothing."""
-LEARNED = 0.55
-"""Mean loss of the last epoch, nats, from which a network has learned something; guessing at even odds costs 0.69."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,8 +41,6 @@ class Training:
 
     strategy: Strategy
     start: Classifier
-    restart: Callable[[int], Classifier] | None = None
-    """Another start from nothing, by a seed; None where there is only one start."""
     train: Loaded
     validation: Loaded
     parent: str | None
@@ -59,7 +53,7 @@ def make(
     workspace: Workspace, target: str, settings: TargetSettings, training: Training, *, run: str, at: datetime
 ) -> ModelRef:
     """Train, calibrate, store and register; the target's first model becomes champion, any other challenger."""
-    training, network = _begun(training, settings.train)
+    network = _trained(training, training.train, settings.train)
     platt, metrics = _calibrated(training, network, settings.train)
     reference = _reference(training.train.scans)
     bundle = Bundle(
@@ -98,34 +92,16 @@ def uniform(key: str) -> float:
     return int.from_bytes(sha256(key.encode()).digest()[:8]) / 2**64
 
 
-def _begun(training: Training, settings: TrainSettings) -> tuple[Training, Classifier]:
-    """The training with the start that learned most from its own scans, and the network: some seeds lead nowhere."""
-    best = training, *_trained_with_loss(training, training.train, settings)
-    for number in range(1, N_STARTS):
-        if training.restart is None or best[2] < LEARNED:
-            break
-        seed = settings.seed + number
-        again = replace(training, start=training.restart(seed))
-        network, loss = _trained_with_loss(again, training.train, settings.model_copy(update={"seed": seed}))
-        best = (again, network, loss) if loss < best[2] else best
-    return best[0], best[1]
-
-
 def _trained(training: Training, data: Loaded, settings: TrainSettings) -> Classifier:
     """A copy of the start, trained on `data`."""
-    return _trained_with_loss(training, data, settings)[0]
-
-
-def _trained_with_loss(training: Training, data: Loaded, settings: TrainSettings) -> tuple[Classifier, float]:
-    """And the mean loss of its last epoch, nats."""
     network = deepcopy(training.start)
     tensors = TrainingSet(
         x=torch.from_numpy(data.arrays),
         y=torch.from_numpy(labels_of(data.scans)).float(),
         weight=torch.from_numpy(even_weights(data.scans)),
     )
-    losses = fit(network, tensors, training.strategy, settings)
-    return network, losses[-1]
+    fit(network, tensors, training.strategy, settings)
+    return network
 
 
 def _calibrated(

@@ -1,15 +1,12 @@
 """Models are made from patients of the train part, and refused where there is too little to learn from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from platform_core import layout
 from platform_core.errors import BadInput, BadRequest, EmptySample, UnknownName
-from platform_core.learn import training
 from platform_core.learn.bundle import METADATA, WEIGHTS, read_bundle
 from platform_core.learn.networks import weights_sha256
 from platform_core.learn.predict import predict_shard
@@ -17,20 +14,10 @@ from platform_core.learn.registry import REFERENCE, ModelRef, champion, models, 
 from platform_core.learn.train import fine_tune, train_source
 from platform_core.manifest.serving import Calibration, Serving, change_serving
 from platform_core.manifest.workspace import Workspace
-from platform_core.settings import TrainSettings
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 Plant = Callable[..., list[str]]
 Choose = Callable[[str, int], list[str]]
-
-
-@dataclass(frozen=True)
-class SimpleTraining:
-    """As much of a training as its beginning asks for."""
-
-    start: int
-    restart: Any
-    train: Any
 
 
 @pytest.fixture
@@ -217,25 +204,3 @@ def test_what_cannot_be_predicted_is_refused_with_its_reason(
 def test_an_unknown_model_does_not_predict(with_target: Workspace, source: ModelRef) -> None:
     with pytest.raises(UnknownName, match="lesion@1"):
         predict_shard(with_target, "north", [], target="lesion", model="lesion@7", recipe="r1", run="run")
-
-
-def test_a_start_that_learns_nothing_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some seeds lead nowhere: the one that learned most is kept, and only as many are tried as it takes."""
-    losses = {0: 0.68, 1: 0.66, 2: 0.30, 3: 0.10}
-    tried: list[int] = []
-
-    def trained(candidate: Any, data: Any, settings: TrainSettings) -> tuple[Any, float]:
-        tried.append(candidate.start)
-        return f"network {candidate.start}", losses[candidate.start]
-
-    monkeypatch.setattr(training, "_trained_with_loss", trained)
-    begun: Any = training._begun
-    begin: Any = SimpleTraining(start=0, restart=lambda seed: seed, train=None)
-    assert begun(begin, TrainSettings(seed=0)) == (replace(begin, start=2), "network 2")
-    losses[0] = 0.4
-    tried.clear()
-    assert begun(begin, TrainSettings(seed=0)) == (begin, "network 0")
-    assert tried == [0]
-    losses[0] = 0.68
-    only: Any = replace(begin, restart=None)
-    assert begun(only, TrainSettings(seed=0)) == (only, "network 0")
