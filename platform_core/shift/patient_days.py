@@ -11,7 +11,7 @@ import pyarrow as pa
 from platform_core import layout
 from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.workspace import Workspace
-from platform_core.queries import load
+from platform_core.queries import Connection, load
 from platform_core.shift.risk import Reals
 
 HERE = "platform_core.shift"
@@ -95,9 +95,8 @@ def feature_days(
     with workspace.lake.connect(tables) as db:
         if set(db.table(layout.FEATURE).columns) <= set(workspace.lake.schemas[layout.FEATURE].names):
             return PatientDays(_nobody(), ())
-        rows = load(HERE, "sketch_patient_days").run(
-            db, site=site, recipe=recipe, first_day=days[0], last_day=days[1], keys=_listed(keys)
-        )
+        db.register("usable", _usable(db, site, days, keys))
+        rows = load(HERE, "sketch_patient_days").run(db, site=site, recipe=recipe, first_day=days[0], last_day=days[1])
     return PatientDays(rows, tuple(name for name in rows.column_names if name not in WHOSE))
 
 
@@ -119,15 +118,9 @@ def score_days(
     classes = workspace.target(basis.target).classes
     with workspace.lake.connect([layout.SERIES, layout.STAGE, layout.PREDICTION]) as db:
         db.register("label_in_force", labels_in_force(workspace, basis.target))
+        db.register("usable", _usable(db, site, days, keys))
         rows = load(HERE, "sketch_patient_day_scores").run(
-            db,
-            site=site,
-            target=basis.target,
-            model=basis.model,
-            recipe=basis.recipe,
-            first_day=days[0],
-            last_day=days[1],
-            keys=_listed(keys),
+            db, site=site, target=basis.target, model=basis.model, recipe=basis.recipe
         )
     return PatientDays(rows, ("score",), classes)
 
@@ -136,5 +129,7 @@ def _nobody() -> pa.Table:
     return pa.table({"stratum": pa.array([], pa.string()), "day": pa.array([], pa.date32()), "patient_key": []})
 
 
-def _listed(keys: Sequence[str] | None) -> list[str] | None:
-    return None if keys is None else list(keys)
+def _usable(db: Connection, site: str, days: tuple[date, date], keys: Sequence[str] | None) -> pa.Table:
+    """Whose patient-days count."""
+    listed = None if keys is None else list(keys)
+    return load(HERE, "sketch_series").run(db, site=site, first_day=days[0], last_day=days[1], keys=listed)

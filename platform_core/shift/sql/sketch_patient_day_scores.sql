@@ -1,16 +1,12 @@
 -- sketch_patient_day_scores: score, embedding and label of every patient-day of one site, model and recipe.
 --
--- reads    core__series
---          core__stage
---          core__prediction
+-- reads    core__prediction
+--          usable(series_key VARCHAR, revision BIGINT, patient_key VARCHAR, stratum VARCHAR, day DATE)
 --          label_in_force(site VARCHAR, series_key VARCHAR, value VARCHAR)
 -- params   $site      VARCHAR
 --          $target    VARCHAR
 --          $model     VARCHAR    model@version
 --          $recipe    VARCHAR
---          $first_day DATE       first day, inclusive
---          $last_day  DATE       last day, inclusive
---          $keys      VARCHAR[]  only these series; NULL for all
 -- returns  stratum VARCHAR, day DATE, patient_key VARCHAR
 --          score DOUBLE      logit before calibration; finite, NULL without one
 --          embedding FLOAT[] NULL without one
@@ -18,29 +14,6 @@
 --          in order of stratum, day and patient; of several scans the first in key order that has it
 
 WITH
-
--- the present revision of every accepted series
-present AS (
-    SELECT series_key, revision, patient_key, stratum, observed_on AS day
-    FROM core__series
-    WHERE site = $site AND volume_uri IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY series_key ORDER BY revision DESC) = 1
-),
-
--- series that quality has refused
-refused AS (
-    SELECT series_key, revision
-    FROM core__stage
-    WHERE site = $site AND stage = 'quality' AND outcome = 'refused'
-),
-
-usable AS (
-    SELECT *
-    FROM present
-    WHERE day BETWEEN $first_day AND $last_day
-        AND (series_key, revision) NOT IN (FROM refused)
-        AND ($keys IS NULL OR series_key IN (SELECT unnest($keys)))
-),
 
 scored AS (
     SELECT series_key, revision, score, embedding

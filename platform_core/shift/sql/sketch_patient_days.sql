@@ -1,42 +1,17 @@
 -- sketch_patient_days: every feature of every patient-day of one site, by one recipe.
 --
--- reads    core__series
---          core__stage
---          core__feature
+-- reads    core__feature
+--          usable(series_key VARCHAR, revision BIGINT, patient_key VARCHAR, stratum VARCHAR, day DATE)
 -- params   $site      VARCHAR
 --          $recipe    VARCHAR
 --          $first_day DATE       first day, inclusive
 --          $last_day  DATE       last day, inclusive
---          $keys      VARCHAR[]  only these series; NULL for all
 -- returns  stratum VARCHAR, day DATE, patient_key VARCHAR
 --          one DOUBLE per feature column of core__feature, under its name; never NaN or infinite: NULL if none is known
 --          in order of stratum, day and patient
 --          of several scans of a patient-day each feature is that of the first in key order that has it
 
 WITH
-
--- the present revision of every accepted series
-present AS (
-    SELECT series_key, revision, patient_key, stratum, observed_on AS day
-    FROM core__series
-    WHERE site = $site AND volume_uri IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY series_key ORDER BY revision DESC) = 1
-),
-
--- series that quality has refused
-refused AS (
-    SELECT series_key, revision
-    FROM core__stage
-    WHERE site = $site AND stage = 'quality' AND outcome = 'refused'
-),
-
-usable AS (
-    SELECT *
-    FROM present
-    WHERE day BETWEEN $first_day AND $last_day
-        AND (series_key, revision) NOT IN (FROM refused)
-        AND ($keys IS NULL OR series_key IN (SELECT unnest($keys)))
-),
 
 -- every column that is not about the row itself is a feature
 wide AS (
