@@ -24,7 +24,7 @@ from platform_core.imaging.freed_memory import keep_freed_memory
 from platform_core.imaging.memory import budget
 from platform_core.imaging.usable import check_usable
 from platform_core.imaging.volume import Volume
-from platform_core.manifest.labels import labels_in_force
+from platform_core.manifest.labels import read_labels
 from platform_core.manifest.schemas import FITTED_RECIPE, VOLUME
 from platform_core.manifest.stages import (
     StageCount,
@@ -106,7 +106,7 @@ def fit_site_recipe(
     if not recipe.steps:
         return layout.NATIVE
     rows = series_rows(workspace, site, keys)
-    y = _labels(workspace, site, target) if recipe.learns else {}
+    y = read_labels(workspace, target, site) if recipe.learns else {}
     is_balanced = _has_both(rows, y)
     used = _usable(workspace, _spread_evenly(rows, y, 0.5 if is_balanced else None), recipe)
     if not used:
@@ -235,7 +235,7 @@ def _reference_at(workspace: Workspace, fitted: FittedRecipe, target: str, preva
         prevalence: Share of positives; None: the share among the source's labelled patients.
     """
     site = workspace.target(target).source_site
-    y = _labels(workspace, site, target)
+    y = read_labels(workspace, target, site)
     passed = _passed_quality(workspace, site)
     rows = [row for row in series_rows(workspace, site, list(y)) if (row["series_key"], row["revision"]) in passed]
     if not _has_both(rows, y):
@@ -249,14 +249,6 @@ def _passed_quality(workspace: Workspace, site: str) -> set[tuple[str, int]]:
     chosen = (ds.field("site") == site) & (ds.field("stage") == "quality") & (ds.field("outcome") == "done")
     rows = workspace.lake.read(layout.STAGE, chosen, ["series_key", "revision"]).to_pylist()
     return {(row["series_key"], row["revision"]) for row in rows}
-
-
-def _labels(workspace: Workspace, site: str, target: str) -> dict[str, int]:
-    """1 positive, 0 negative, by series key."""
-    classes = workspace.target(target).classes
-    rows = labels_in_force(workspace, target).to_pylist()
-    here = [row for row in rows if row["site"] == site and row["value"] in classes]
-    return {row["series_key"]: classes.index(row["value"]) for row in here}
 
 
 def _has_both(rows: Sequence[Row], y: Mapping[str, int]) -> bool:

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.errors import BadRequest, UnreadableScan
 from platform_core.imaging.volume import Volume
-from platform_core.manifest.labels import labels_in_force
+from platform_core.manifest.labels import read_labels
 from platform_core.manifest.serving import current_serving
 from platform_core.manifest.splits import Part, part_of
 from platform_core.manifest.workspace import Workspace
@@ -131,17 +130,6 @@ def find_scans(
         for row in rows
         if wanted is None or row["series_key"] in wanted
     ]
-
-
-def read_labels(workspace: Workspace, target: str, site: str) -> dict[str, int]:
-    """Labels in force of a site by series_key: 1 positive, 0 negative.
-
-    A value that is neither class (`uncertain`, say) counts as no label.
-    """
-    classes = workspace.target(target).classes
-    table = labels_in_force(workspace, target)
-    rows = table.filter(pc.field("site") == site).to_pylist()
-    return {row["series_key"]: classes.index(row["value"]) for row in rows if row["value"] in classes}
 
 
 def in_part(workspace: Workspace, scans: Sequence[Scan], part: Part) -> list[Scan]:

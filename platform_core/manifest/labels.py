@@ -123,6 +123,17 @@ def labels_in_force(workspace: Workspace, target: str) -> pa.Table:
         return load(HERE, "labels_in_force").run(db, target=target)
 
 
+def read_labels(workspace: Workspace, target: str, site: str) -> dict[str, int]:
+    """Labels in force of a site by series_key: 1 positive, 0 negative.
+
+    A value that is neither class (`uncertain`, say) counts as no label.
+    """
+    classes = workspace.target(target).classes
+    table = labels_in_force(workspace, target)
+    rows = table.filter(pc.field("site") == site).to_pylist()
+    return {row["series_key"]: classes.index(row["value"]) for row in rows if row["value"] in classes}
+
+
 def _as_classes(values: Iterable[str], classes: Sequence[str]) -> dict[str, str]:
     """Each value as the target spells it: `1.0` and `1` are one class.
 

@@ -13,9 +13,9 @@ from platform_core.harmonize.contract import nothing_to_learn
 from platform_core.harmonize.recipe import FittedRecipe
 from platform_core.harmonize.stage import fit_site_recipe, load_recipe, spread
 from platform_core.imaging.volume import Volume
-from platform_core.learn.data import read_labels
 from platform_core.learn.predict import network_of
 from platform_core.learn.registry import ModelRef, champion
+from platform_core.manifest.labels import read_labels
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.stages import series_rows
 from platform_core.manifest.workspace import Workspace
