@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def fit_tried_recipe(
     Returns:
         Every trial; the last one is of the recipe that may be served.
     """
-    model = _champion(workspace, target)
+    bench = _bench(workspace, site, target, keys)
     prevalence: float | None = None
     left_out: frozenset[int] = frozenset()
     trials: list[RecipeTrial] = []
@@ -86,11 +87,11 @@ def fit_tried_recipe(
             keys,
             run=run,
             at=at,
-            reference=model.recipe,
+            reference=bench.model.recipe,
             prevalence=prevalence,
             as_reference=left_out,
         )
-        trials.append(try_recipe(workspace, site, target, recipe, keys, run=run))
+        trials.append(_try(bench, recipe, run))
         harmful = _learned_steps(load_recipe(workspace, recipe)) & _refused_steps(trials[-1]) - left_out
         if prevalence is None and trials[-1].implied_prevalence is not None:
             prevalence = trials[-1].implied_prevalence
@@ -113,27 +114,72 @@ def try_recipe(
         keys: Series to choose from: of the stratum that most belong to, the first scans of at most 60 patients.
         run: The run that asks.
     """
-    model = _champion(workspace, target)
+    return _try(_bench(workspace, site, target, keys), recipe, run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    """What every recipe that is tried for one site has in common: the scans, and the reference on its own way."""
+
+    workspace: Workspace
+    site: str
+    target: str
+    model: ModelRef
+    stratum: str
+    rows: Sequence[Row]
+
+    @property
+    def source(self) -> str:
+        return self.workspace.target(self.target).source_site
+
+    @cached_property
+    def see(self) -> See:
+        return network_of(self.workspace, self.model)
+
+    @cached_property
+    def fitted_there(self) -> FittedRecipe:
+        return load_recipe(self.workspace, self.model.recipe)
+
+    @cached_property
+    def rows_there(self) -> list[Row]:
+        return _reference_rows(self.workspace, self.target, self.stratum, self.model.created_at)
+
+    @cached_property
+    def reference(self) -> Walk:
+        return self.walk(self.rows_there, self.fitted_there)
+
+    def walk(self, rows: Sequence[Row], fitted: FittedRecipe) -> Walk:
+        """Scans of either side through a recipe."""
+        modality = self.workspace.target(self.target).modality
+        return walk(_volumes(self.workspace, rows), fitted, modality=modality, see=self.see)
+
+    def y(self, site: str, walked: Walk) -> Reals:
+        """Labels of the scans: 1, 0, NaN where unknown."""
+        labels = read_labels(self.workspace, self.target, site)
+        return np.array([labels.get(key, np.nan) for key in walked.keys], dtype=np.float64)
+
+
+def _bench(workspace: Workspace, site: str, target: str, keys: Sequence[str]) -> _Bench:
+    model = champion(workspace, target)
+    assert model is not None, "a recipe is tried for a site that a model is to serve"
     stratum, rows = _one_stratum(series_rows(workspace, site, keys))
-    days = [row["observed_on"] for row in rows]
-    sides = _sides(workspace, site, target, recipe, model, stratum, rows)
+    return _Bench(workspace=workspace, site=site, target=target, model=model, stratum=stratum, rows=rows)
+
+
+def _try(bench: _Bench, recipe: str, run: str) -> RecipeTrial:
+    days = [row["observed_on"] for row in bench.rows]
+    sides = _sides(bench, recipe)
     return RecipeTrial(
         run=run,
-        site=site,
+        site=bench.site,
         recipe=recipe,
-        model=model.name,
-        stratum=stratum,
+        model=bench.model.name,
+        stratum=bench.stratum,
         period_start=min(days),
         period_end=max(days),
         receipts=() if sides is None else receipts_of(sides),
         implied_prevalence=None if sides is None or sides.has_labels else sides.prevalence,
     )
-
-
-def _champion(workspace: Workspace, target: str) -> ModelRef:
-    model = champion(workspace, target)
-    assert model is not None, "a recipe is tried for a site that a model is to serve"
-    return model
 
 
 def _learned_steps(fitted: FittedRecipe) -> set[int]:
@@ -151,32 +197,26 @@ def _one_stratum(rows: Sequence[Row]) -> tuple[str, list[Row]]:
     return stratum, spread(first_of_each_patient([row for row in rows if row["stratum"] == stratum]), N_SITE)
 
 
-def _sides(
-    workspace: Workspace, site: str, target: str, recipe: str, model: ModelRef, stratum: str, rows: Sequence[Row]
-) -> Sides | None:
+def _sides(bench: _Bench, recipe: str) -> Sides | None:
     """Both sides on their way; None where they have no common recipe or stratum."""
-    source = workspace.target(target).source_site
-    there = _reference_rows(workspace, target, stratum, model.created_at)
-    ours, theirs = load_recipe(workspace, recipe), load_recipe(workspace, model.recipe)
-    if not there or ours.recipe != theirs.recipe:
+    ours = load_recipe(bench.workspace, recipe)
+    if not bench.rows_there or ours.recipe != bench.fitted_there.recipe:
         return None
-    see = network_of(workspace, model)
-    here = _walk(workspace, target, rows, ours, see)
-    reference = _walk(workspace, target, there, theirs, see)
+    here = bench.walk(bench.rows, ours)
     sides = Sides(
         site=here,
-        y=_y(workspace, site, target, here),
-        reference=reference,
-        y_reference=_y(workspace, source, target, reference),
+        y=bench.y(bench.site, here),
+        reference=bench.reference,
+        y_reference=bench.y(bench.source, bench.reference),
     )
     if sides.has_labels:
         return replace(sides, prevalence=float(np.nanmean(sides.y)))
-    pushed = _walk(workspace, target, there, ours, see)
+    pushed = bench.walk(bench.rows_there, ours)
     return replace(
         sides,
         prevalence=implied_prevalence(sides, min(_learned_steps(ours), default=len(ours.steps))),
         pushed=pushed,
-        y_pushed=_y(workspace, source, target, pushed),
+        y_pushed=bench.y(bench.source, pushed),
     )
 
 
@@ -192,18 +232,10 @@ def _reference_rows(workspace: Workspace, target: str, stratum: str, made_at: da
     return spread([row for row in rows if part_of(row["patient_key"], split) == "evaluation"], N_REFERENCE)
 
 
-def _walk(workspace: Workspace, target: str, rows: Sequence[Row], fitted: FittedRecipe, see: See) -> Walk:
-    def volumes() -> Iterator[tuple[str, Volume]]:
-        for row in rows:
-            try:
-                yield row["series_key"], workspace.read_volume(str(row["volume_uri"]))
-            except (UnreadableScan, FileNotFoundError):
-                continue
-
-    return walk(volumes(), fitted, modality=workspace.target(target).modality, see=see)
-
-
-def _y(workspace: Workspace, site: str, target: str, walked: Walk) -> Reals:
-    """Labels of the scans: 1, 0, NaN where unknown."""
-    labels = read_labels(workspace, target, site)
-    return np.array([labels.get(key, np.nan) for key in walked.keys], dtype=np.float64)
+def _volumes(workspace: Workspace, rows: Sequence[Row]) -> Iterator[tuple[str, Volume]]:
+    """Native volumes that can be read, one at a time."""
+    for row in rows:
+        try:
+            yield row["series_key"], workspace.read_volume(str(row["volume_uri"]))
+        except (UnreadableScan, FileNotFoundError):
+            continue
