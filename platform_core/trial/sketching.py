@@ -20,11 +20,12 @@ def champion_basis(workspace: Workspace, target: str, *, run: str) -> Basis | No
     model = registry.champion(workspace, target)
     if model is None:
         return None
-    source = workspace.target(target).source_site
-    trained_on = registry.read_reference(workspace, model.bundle_uri)
-    keys = trained_on.filter(pc.field("site") == source).column("series_key").to_pylist()
     basis = Basis(reference=model.name)
-    freeze_reference(workspace, source, basis=basis, run=run, keys=keys)
+    if not len(read_reference(workspace, basis).rows):
+        source = workspace.target(target).source_site
+        trained_on = registry.read_reference(workspace, model.bundle_uri)
+        keys = trained_on.filter(pc.field("site") == source).column("series_key").to_pylist()
+        freeze_reference(workspace, source, basis=basis, run=run, keys=keys)
     return basis
 
 

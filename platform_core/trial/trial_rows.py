@@ -45,11 +45,10 @@ def keep_trial(workspace: Workspace, tried: RecipeTrial) -> None:
 
 def kept_trials(workspace: Workspace, site: str) -> list[RecipeTrial]:
     """Every trial of a site, the latest run first; of several trials in one run, in the order of their recipes."""
-    rows = workspace.lake.read(layout.SHIFT, pc.field("site") == site).to_pylist()
+    where = (pc.field("site") == site) & pc.starts_with(pc.field("reference"), MARK)
     trials: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        if row["reference"].startswith(MARK):
-            trials.setdefault((row["run"], row["recipe"].partition("#")[0], row["stratum"]), []).append(row)
+    for row in workspace.lake.read(layout.SHIFT, where).to_pylist():
+        trials.setdefault((row["run"], row["recipe"].partition("#")[0], row["stratum"]), []).append(row)
     return [_trial(workspace, recipe, rows) for (_, recipe, _), rows in sorted(trials.items(), reverse=True)]
 
 
