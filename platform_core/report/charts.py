@@ -81,11 +81,8 @@ def ladder(rows: Sequence[tuple[str, Sequence[float | None]]], *, states: Sequen
         figure.add_trace(marks)
     figure.update_xaxes(title_text="KS distance to the reference", range=[-0.03, 1.03])
     figure.update_yaxes(categoryorder="array", categoryarray=names)
-    text = _finish(figure, n_rows=len(rows), row_px=22)
-    shown: dict[str, Any] = json.loads(text)
-    shown["layout"] |= {"showlegend": True, "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}}
-    shown["layout"]["margin"]["t"] = 44
-    return json.dumps(shown)
+    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
+    return _finish(figure, n_rows=len(rows), row_px=22, top_px=44, legend=legend)
 
 
 def _mark(number: int, n_states: int) -> dict[str, Any]:
@@ -152,11 +149,19 @@ def _span(sides: Sequence[Sequence[Row]]) -> list[float]:
     return [low - pad, high + pad]
 
 
-def _finish(figure: "go.Figure", *, n_rows: int, row_px: int = ROW_PX) -> str:
+def _finish(
+    figure: "go.Figure",
+    *,
+    n_rows: int,
+    row_px: int = ROW_PX,
+    top_px: int = 26,
+    legend: Mapping[str, Any] | None = None,
+) -> str:
     figure.update_layout(
         height=EDGES_PX + 24 + row_px * max(n_rows, 2),
-        margin={"l": 8, "r": 14, "t": 26, "b": 44},
-        showlegend=False,
+        margin={"l": 8, "r": 14, "t": top_px, "b": 44},
+        showlegend=legend is not None,
+        legend=legend,
         violingap=0,
         violinmode="overlay",
         template="none",
