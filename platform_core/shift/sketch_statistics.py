@@ -88,6 +88,7 @@ def binned_rows(db: Connection) -> dict[str, pa.Table]:
     matched = load(HERE, "sketch_matched").run(db)
     db.register("matched", matched)
     db.register("compared", load(HERE, "sketch_compared").run(db))
+    db.register("shares", load(HERE, "sketch_shares").run(db))
     names = matched.select(NAMES)
     found = {}
     for name in BINNED:

@@ -1,7 +1,6 @@
 -- sketch_psi: population stability index of two histograms, on coarse bins.
 --
--- reads    compared(comparison INTEGER, bin INTEGER, upper DOUBLE, width DOUBLE, coarse INTEGER,
---                   m BIGINT, n BIGINT, a DOUBLE, b DOUBLE)
+-- reads    shares(comparison INTEGER, coarse INTEGER, m BIGINT, n BIGINT, p DOUBLE, q DOUBLE)
 -- returns  comparison INTEGER
 --          value DOUBLE, as counted
 --          expected DOUBLE, its mean if both are of one population: (B - 1) c with c = 1/m + 1/n
@@ -12,19 +11,6 @@
 -- source   Yurdakul & Naranjo 2020, doi:10.21314/JRMV.2020.227
 
 WITH
-
--- counts per coarse bin, and half a count
-counts AS (
-    SELECT comparison, coarse, any_value(m) AS m, any_value(n) AS n, 0.5 + sum(a) AS a, 0.5 + sum(b) AS b
-    FROM compared
-    GROUP BY comparison, coarse
-),
-
-shares AS (
-    SELECT *, a / sum(a) OVER every_bin AS p, b / sum(b) OVER every_bin AS q
-    FROM counts
-    WINDOW every_bin AS (PARTITION BY comparison)
-),
 
 -- how the index answers to each share
 slopes AS (
