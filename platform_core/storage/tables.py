@@ -9,15 +9,18 @@ next version unless a transaction forbids that; each append therefore carries a 
 its own in its transaction and finds out afterwards whether it was the one that landed.
 """
 
+import atexit
 import random
 import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -34,6 +37,8 @@ GROWN_BYTES = 2_000_000
 """A file of this size is left alone: opening it costs less than reading it."""
 GROUP_ROWS = 4096
 """Rows of a merged file that are read or skipped together: a month of many years is a small part of them."""
+LAST_READS_S = 0.1
+"""What Arrow's reading threads are given at the end of a process to let go of what they hold of Python."""
 NEW_TABLE = {
     "delta.checkpointInterval": "30",
     "delta.enableExpiredLogCleanup": "false",
@@ -130,7 +135,7 @@ class Lake:
         delta = self._open(table, version)
         if delta is None:
             return self.schemas[table].empty_table()
-        data = delta.to_pyarrow_dataset()
+        data = delta.to_pyarrow_dataset(filesystem=self._files(table))
         newer = [field for field in self.schemas[table] if field.name not in data.schema.names]
         return data.replace_schema(pa.schema([*data.schema, *newer])) if newer else data
 
@@ -171,6 +176,13 @@ class Lake:
                     raise StorageUnavailable(self._path(table), _first_line(error)) from error
                 time.sleep(random.uniform(0.01, 0.05) * 2**attempt)
         raise AssertionError("unreachable")
+
+    def _files(self, table: str) -> pyarrow.fs.FileSystem | None:
+        """Arrow's own way to local files; to a store goes deltalake's, which is written in Python."""
+        if is_remote(self.uri):
+            _await_last_reads()
+            return None
+        return pyarrow.fs.SubTreeFileSystem(self._path(table), pyarrow.fs.LocalFileSystem())
 
     def _options(self) -> dict[str, str] | None:
         return table_options(self.uri) if is_remote(self.uri) else None
@@ -232,6 +244,12 @@ def rows_of(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
     if unknown:
         raise SchemaMismatch("row", unknown, schema.names)
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+@cache
+def _await_last_reads() -> None:
+    """End this process only when Arrow's threads hold no Python file any more; else it aborts (apache/arrow#34314)."""
+    atexit.register(time.sleep, LAST_READS_S)
 
 
 def _described_once(rows: pa.Table, known: set[str]) -> pa.Table:
