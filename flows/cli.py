@@ -211,7 +211,7 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
 
     from platform_core.manifest.ledger import account
     from platform_core.report.fleet_rows import fleet_rows
-    from platform_core.shift.vigil import kept_watches, promise_of
+    from platform_core.shift.watch.vigil import kept_watches, promise_of
 
     here = _open(workspace)
     rows, ledger = fleet_rows(here), account(here)
@@ -364,7 +364,7 @@ Reference = Annotated[
 @sketch_app.command("reference")
 def sketch_reference(file: Path, reference: Reference = None, workspace: Where = ".") -> None:
     """Write what a site behind its wall needs first: the reference's edges and its own sketches."""
-    from platform_core.shift.sketch_exchange import export_reference
+    from platform_core.shift.sketch.exchange import export_reference
     from platform_core.trial.sketching import known_basis
 
     here = _open(workspace)
@@ -382,7 +382,7 @@ def sketch_export(
     workspace: Where = ".",
 ) -> None:
     """Write a site's sketches: sums over days of at least so many patients, and nothing else."""
-    from platform_core.shift.sketch_exchange import export_sketches
+    from platform_core.shift.sketch.exchange import export_sketches
     from platform_core.trial.sketching import known_basis
 
     here = _open(workspace)
@@ -397,7 +397,7 @@ def sketch_export(
 def sketch_import(file: Path, workspace: Where = ".") -> None:
     """Take in a reference, or the sketches of a site whose scans stay where they are."""
     from platform_core import clock
-    from platform_core.shift.sketch_exchange import import_file
+    from platform_core.shift.sketch.exchange import import_file
 
     what, n = import_file(_open(workspace), file.read_bytes(), run=clock.new_run(clock.now()))
     typer.echo(f"Took in {file}: {what}, {n} rows" + ("" if n else "; all of it was here"))

@@ -54,7 +54,7 @@ def predict_shard(
 @task(task_run_name="sketches of {site} on {reference}", **TRANSIENT)
 def sketch_shard(uri: str, site: str, keys: Sequence[str], reference: str, run: str) -> StageCount:
     """Add the shard's patient-days to the sketches of their days."""
-    from platform_core.shift.patient_days import Basis
-    from platform_core.shift.sketches import sketch_shard as sketch
+    from platform_core.shift.sketch.patient_days import Basis
+    from platform_core.shift.sketch.sketches import sketch_shard as sketch
 
     return sketch(open_workspace(uri), site, keys, basis=Basis(reference=reference), run=run)

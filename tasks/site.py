@@ -62,7 +62,7 @@ def freeze_reference(uri: str, target: str, run: str) -> str | None:
 @task(task_run_name="watch over {site} for {target}", **TRANSIENT)
 def keep_watch(uri: str, site: str, target: str, run: str) -> list[str]:
     """Take in what came since the last time; one sentence per stratum that alarms."""
-    from platform_core.shift import vigil
+    from platform_core.shift.watch import vigil
 
     kept = vigil.keep_watch(open_workspace(uri), site, target, run=run)
     return [f"{one.watch.scope.stratum}: {one.sentence}" for one in kept if one.verdict.is_alarm]

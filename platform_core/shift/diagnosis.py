@@ -13,7 +13,7 @@ from typing import Literal
 from platform_core.settings import ShiftSettings
 from platform_core.shift.bound import UNKNOWN, Bound
 from platform_core.shift.compare import FeatureShift
-from platform_core.shift.prevalence import PrevalenceEstimate
+from platform_core.shift.labels.prevalence import PrevalenceEstimate
 from platform_core.shift.risk import Estimate
 from platform_core.shift.samples import HeaderChange
 

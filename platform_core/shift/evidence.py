@@ -8,8 +8,8 @@ from platform_core.shift.bound import UNKNOWN, Bound, divergence, joint_risk, la
 from platform_core.shift.compare import FeatureShift, compare, long_table
 from platform_core.shift.diagnosis import Bank, Evidence
 from platform_core.shift.inputs import Inputs
+from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
 from platform_core.shift.mmd import MmdTest, mmd_test
-from platform_core.shift.prevalence import PrevalenceEstimate, estimate_prevalence
 from platform_core.shift.samples import feature_values, header_changes
 
 

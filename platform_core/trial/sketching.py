@@ -9,10 +9,10 @@ from platform_core import layout
 from platform_core.errors import BadRequest
 from platform_core.learn import registry
 from platform_core.manifest.workspace import Workspace
-from platform_core.shift.matrices import site_matrices
-from platform_core.shift.patient_days import Basis
-from platform_core.shift.references import freeze_reference, read_reference
-from platform_core.shift.sketches import sum_sketches
+from platform_core.shift.sketch.matrices import site_matrices
+from platform_core.shift.sketch.patient_days import Basis
+from platform_core.shift.sketch.references import freeze_reference, read_reference
+from platform_core.shift.sketch.sketches import sum_sketches
 
 
 def champion_basis(workspace: Workspace, target: str, *, run: str) -> Basis | None:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from platform_core.errors import EmptySample
 from platform_core.features.measure import FEATURES
 from platform_core.shift.discriminant import cross_fitted
+from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
 from platform_core.shift.mmd import mmd_test
-from platform_core.shift.prevalence import PrevalenceEstimate, estimate_prevalence
 from platform_core.shift.reweighted import MIN_CLASS_PATIENTS, class_weights, weighted_ks
 from platform_core.shift.risk import Estimate, Reals, auroc, balanced_error, patient_bootstrap
 from platform_core.trial.walk import Walk

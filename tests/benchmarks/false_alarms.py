@@ -25,11 +25,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from platform_core.shift.conformal import conformal_ranks
-from platform_core.shift.power import first_crossing
-from platform_core.shift.ranks import VALUES, units_of
 from platform_core.shift.risk import Reals
-from platform_core.shift.wealth import share
+from platform_core.shift.watch.conformal import conformal_ranks
+from platform_core.shift.watch.power import first_crossing
+from platform_core.shift.watch.ranks import VALUES, units_of
+from platform_core.shift.watch.wealth import share
 
 ALPHA = 0.05
 N_FEATURES, N_REFERENCE_DAYS, N_PER_DAY, N_WINDOW = 8, 40, 25, 100

@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from platform_core.shift.concept import log_e_path
-from platform_core.shift.reliability import Reliability, reliability_of
+from platform_core.shift.labels.concept import log_e_path
+from platform_core.shift.labels.reliability import Reliability, reliability_of
 from platform_core.shift.risk import Reals
 
 APART, PREVALENCE = 1.812, 0.30

@@ -182,7 +182,7 @@ def scan(file: Path, _: int) -> Run:
 
 def _grids(file: Path) -> dict[str, Any]:
     """As they are frozen with a reference: once, not nightly."""
-    from platform_core.shift.rows import reference_grids
+    from platform_core.shift.sketch.rows import reference_grids
 
     first = pq.ParquetFile(file).read_row_group(0)
     return reference_grids(first.filter(pa.compute.equal(first.column("site"), SITES[0])), FEATURES)
@@ -192,7 +192,7 @@ def ours(file: Path, _: int) -> Run:
     """One pass with NumPy."""
     import scipy.stats  # noqa: F401 - its import is nobody's work
 
-    from platform_core.shift.rows import compare_rows, count_rows
+    from platform_core.shift.sketch.rows import compare_rows, count_rows
 
     grids = _grids(file)
 
@@ -207,7 +207,7 @@ def sql(file: Path, _: int) -> Run:
     import scipy.stats  # noqa: F401 - its import is nobody's work
 
     from platform_core.queries import connect
-    from platform_core.shift.rows import compare_rows, count_rows_in_sql
+    from platform_core.shift.sketch.rows import compare_rows, count_rows_in_sql
 
     db = connect({})
     db.sql(f"CREATE VIEW wide AS FROM '{file}'")
@@ -223,7 +223,7 @@ def with_pandas(file: Path, n_rows: int) -> Run:
     """As a notebook would: groups, histograms, SciPy's exact distances; and how far ours are from them."""
     from scipy.stats import ks_2samp, wasserstein_distance
 
-    from platform_core.shift.rows import compare_rows, count_rows
+    from platform_core.shift.sketch.rows import compare_rows, count_rows
 
     table = ds.dataset(file).head(n_rows)
     grids = _grids(file)
@@ -350,10 +350,10 @@ def night(place: Path, n_days: int) -> Run:
     import scipy.stats  # noqa: F401 - its import is nobody's work
 
     from platform_core.manifest.workspace import Workspace
-    from platform_core.shift.patient_days import Basis
-    from platform_core.shift.references import read_reference
-    from platform_core.shift.sketch_statistics import compare_sketches
-    from platform_core.shift.sketches import sum_sketches
+    from platform_core.shift.sketch.patient_days import Basis
+    from platform_core.shift.sketch.references import read_reference
+    from platform_core.shift.sketch.sketches import sum_sketches
+    from platform_core.shift.sketch.statistics import compare_sketches
 
     workspace, basis = Workspace(str(place)), Basis(reference="model@1")
     last = FIRST_DAY + timedelta(days=n_days - 1)

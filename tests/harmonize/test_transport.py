@@ -13,7 +13,7 @@ from platform_core.harmonize.transport import Transport, learn_transport, transp
 from platform_core.imaging.volume import Volume
 from platform_core.phantom.acquire import Acquisition, acquire
 from platform_core.phantom.anatomy import draw_anatomy
-from platform_core.shift.prevalence import PrevalenceEstimate, estimate_prevalence
+from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
 
 Reals = npt.NDArray[np.float64]
 CT = BandGain(foreground_above=-500.0)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_core.errors import EmptySample
-from platform_core.shift.bbse import estimate_by_calls, two_opinions
+from platform_core.shift.labels.bbse import estimate_by_calls, two_opinions
 from platform_core.shift.risk import Reals
 
 APART = 1.812

@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from platform_core.errors import EmptySample
-from platform_core.shift.bets import BETS, WAVES, Bet, block_sums, log_returns, log_weights, normal_bet, prevalence_bets
 from platform_core.shift.risk import Reals
-from platform_core.shift.watch import STREAM
+from platform_core.shift.watch.alarms import STREAM
+from platform_core.shift.watch.bets import (
+    BETS,
+    WAVES,
+    Bet,
+    block_sums,
+    log_returns,
+    log_weights,
+    normal_bet,
+    prevalence_bets,
+)
 
 RNG = np.random.default_rng(0)
 SCORE = np.r_[RNG.normal(1.8, 1, 300), RNG.normal(0, 1, 700)]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from platform_core.errors import EmptySample
-from platform_core.shift.concept import ConceptTest, betting_test, log_e_path, score_test
-from platform_core.shift.relabelling import ALTERNATIVES
-from platform_core.shift.reliability import Reliability, reliability_of
+from platform_core.shift.labels.concept import ConceptTest, betting_test, log_e_path, score_test
+from platform_core.shift.labels.relabelling import ALTERNATIVES
+from platform_core.shift.labels.reliability import Reliability, reliability_of
 from platform_core.shift.risk import Estimate, Reals
 
 APART = 1.812

@@ -8,7 +8,7 @@ from platform_core.settings import ShiftSettings
 from platform_core.shift.bound import Bound
 from platform_core.shift.compare import FeatureShift, compare, long_table
 from platform_core.shift.diagnosis import Bank, Evidence, diagnose
-from platform_core.shift.prevalence import PrevalenceEstimate, estimate_prevalence
+from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
 from platform_core.shift.risk import Estimate
 from platform_core.shift.samples import HeaderChange
 

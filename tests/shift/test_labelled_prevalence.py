@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from platform_core.errors import EmptySample
-from platform_core.shift.labelled_prevalence import (
+from platform_core.shift.labels.labelled_prevalence import (
     change_log_e,
     labels_needed,
     log_e_value,

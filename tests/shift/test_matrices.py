@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from platform_core.shift.matrices import Matrix, site_matrices
+from platform_core.shift.sketch.matrices import Matrix, site_matrices
 from tests.shift.test_sketch_statistics import Reals, frozen_from, patients, totals_of
 
 STATISTICS = ("jensen_shannon", "ks", "psi", "wasserstein")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from platform_core.shift.power import (
+from platform_core.shift.watch.power import (
     Promise,
     false_alarms_per_year,
     false_signals_per_year,

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_core.errors import EmptySample
-from platform_core.shift.prevalence import PrevalenceEstimate, estimate_prevalence
+from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
 from platform_core.shift.risk import Reals
 
 APART = 1.812

@@ -15,10 +15,10 @@ from platform_core import layout
 from platform_core.errors import EmptySample
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
-from platform_core.shift.conformal import conformal_ranks, grid_of, tie_breaks
-from platform_core.shift.pools import Scope
-from platform_core.shift.ranks import VALUES, DayIcc, day_icc, feature_days, open_reference, rank_new, score_days
 from platform_core.shift.risk import Reals
+from platform_core.shift.watch.conformal import conformal_ranks, grid_of, tie_breaks
+from platform_core.shift.watch.pools import Scope
+from platform_core.shift.watch.ranks import VALUES, DayIcc, day_icc, feature_days, open_reference, rank_new, score_days
 from platform_core.storage.tables import rows_of
 from tests.shift.planted import MODEL, RECIPE, Month, fill, keys_of, prepare
 
@@ -145,7 +145,7 @@ def test_every_rank_can_be_given_again_from_what_is_written(opened: Workspace) -
         rank_new(opened, SCOPE, rows(rng.normal(size=9).round(1), first=first, name=f"n{night}"), run="r")
     scope = {"site": "north", "stratum": "CT", "recipe": "native", "reference": SCOPE.reference}
     with opened.lake.connect([layout.RANK]) as db:
-        audit = load("platform_core.shift", "ranks_audit").run(db, since=0, **scope).to_pylist()
+        audit = load("platform_core.shift.watch", "audit").run(db, since=0, **scope).to_pylist()
     assert [row["sequence"] for row in audit] == list(range(27))
     assert [row["written"] for row in audit] == pytest.approx([row["expected"] for row in audit], abs=1e-12)
     assert all(0 < row["written"] < 1 for row in audit)
@@ -282,7 +282,7 @@ def test_counting_the_pools_changes_no_rank(opened: Workspace, monkeypatch: pyte
     other = replace(SCOPE, site="south")
     open_reference(opened, other, rows(np.random.default_rng(0).normal(size=60), name="r", per_day=1), run="r")
     for scope, n_batches in ((SCOPE, 2), (other, 99)):
-        monkeypatch.setattr("platform_core.shift.ranks.N_BATCHES", n_batches)
+        monkeypatch.setattr("platform_core.shift.watch.ranks.N_BATCHES", n_batches)
         rng = np.random.default_rng(5)
         for night in range(7):
             new = [rows(rng.normal(size=4), first=LATER + timedelta(days=night), name=f"n{night}", feature="noise_hu")]
@@ -323,7 +323,7 @@ def test_a_patient_who_was_there_last_week_is_no_new_observation(workspace: Work
     keys = [row["series_key"] for row in series]
     with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
         db.register("chosen", pa.table({"series_key": keys}))
-        found = load("platform_core.shift", "ranks_series").run(db, site="north", stratum="CT", return_days=28)
+        found = load("platform_core.shift.watch", "series").run(db, site="north", stratum="CT", return_days=28)
     assert found.column("series_key").to_pylist() == ["k00", "k90"]
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_core.errors import EmptySample
-from platform_core.shift.reliability import reliability_of
+from platform_core.shift.labels.reliability import reliability_of
 from platform_core.shift.risk import Reals
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from platform_core.queries import connect
-from platform_core.shift.rows import (
+from platform_core.shift.sketch.rows import (
     Grid,
     RowCounts,
     compare_rows,

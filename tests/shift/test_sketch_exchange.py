@@ -15,10 +15,8 @@ from platform_core.errors import BadRequest, BadSketchFile, UnknownName
 from platform_core.manifest.door import create_key
 from platform_core.manifest.workspace import Workspace, add_site, create_workspace
 from platform_core.settings import SiteSettings
-from platform_core.shift.cells import cells_of, count_days, merge_cells
-from platform_core.shift.patient_days import Basis, feature_days, score_days
-from platform_core.shift.references import freeze_reference, read_reference
-from platform_core.shift.sketch_exchange import (
+from platform_core.shift.sketch.cells import cells_of, count_days, merge_cells
+from platform_core.shift.sketch.exchange import (
     FACTS,
     _pack,
     export_reference,
@@ -26,7 +24,9 @@ from platform_core.shift.sketch_exchange import (
     import_reference,
     import_sketches,
 )
-from platform_core.shift.sketches import restate_days, sum_sketches
+from platform_core.shift.sketch.patient_days import Basis, feature_days, score_days
+from platform_core.shift.sketch.references import freeze_reference, read_reference
+from platform_core.shift.sketch.sketches import restate_days, sum_sketches
 from tests.shift.planted import MODEL, MONDAY, RECIPE, Month, fill, prepare
 
 BASIS = Basis(reference=MODEL, recipe=RECIPE, target="lesion", model=MODEL)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy import linalg, stats
 
 from platform_core.manifest.schemas import REFERENCE
-from platform_core.shift.cells import count_days, merge_cells
-from platform_core.shift.frechet import frechet, moments_of
-from platform_core.shift.patient_days import Basis, PatientDays
-from platform_core.shift.references import Frozen, reference_rows
-from platform_core.shift.sketch_statistics import BINNED, compare_sketches
-from platform_core.shift.vector_maps import Whitening, fourier_terms, moment_terms
+from platform_core.shift.sketch.cells import count_days, merge_cells
+from platform_core.shift.sketch.frechet import frechet, moments_of
+from platform_core.shift.sketch.patient_days import Basis, PatientDays
+from platform_core.shift.sketch.references import Frozen, reference_rows
+from platform_core.shift.sketch.statistics import BINNED, compare_sketches
+from platform_core.shift.sketch.vector_maps import Whitening, fourier_terms, moment_terms
 from platform_core.storage.tables import rows_of
 
 Reals = npt.NDArray[np.float64]

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from platform_core import layout
 from platform_core.manifest.stages import Verdict, record_stage
 from platform_core.manifest.workspace import Workspace
-from platform_core.shift.cells import Cells, cells_of, count_days, merge_cells
-from platform_core.shift.histogram import count, quantile_edges
-from platform_core.shift.patient_days import Basis, PatientDays, feature_days, score_days
-from platform_core.shift.references import freeze_reference, read_reference
-from platform_core.shift.sketches import (
+from platform_core.shift.sketch.cells import Cells, cells_of, count_days, merge_cells
+from platform_core.shift.sketch.histogram import count, quantile_edges
+from platform_core.shift.sketch.patient_days import Basis, PatientDays, feature_days, score_days
+from platform_core.shift.sketch.references import freeze_reference, read_reference
+from platform_core.shift.sketch.sketches import (
     append_entry,
     next_entry,
     read_sketches,
@@ -221,8 +221,8 @@ def test_who_comes_second_counts_what_the_first_has_written(frozen: Workspace, m
             restate_days(workspace, site, DAYS, basis=basis, run="other")
         return number
 
-    monkeypatch.setattr("platform_core.shift.sketches.next_entry", while_another_writes)
-    monkeypatch.setattr("platform_core.shift.sketches.cells_of", blind_once(cells_of))
+    monkeypatch.setattr("platform_core.shift.sketch.sketches.next_entry", while_another_writes)
+    monkeypatch.setattr("platform_core.shift.sketch.sketches.cells_of", blind_once(cells_of))
     restate_days(frozen, "b", DAYS, basis=BASIS, run="r")
     found = total(frozen, NOISE)
     assert found is not None

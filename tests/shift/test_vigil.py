@@ -6,7 +6,7 @@ import pytest
 from platform_core import layout
 from platform_core.manifest.workspace import Workspace
 from platform_core.settings import ShiftSettings
-from platform_core.shift.vigil import keep_watch, kept_watches, promise_of
+from platform_core.shift.watch.vigil import keep_watch, kept_watches, promise_of
 from tests.shift.planted import Month, fill, prepare
 
 

@@ -14,15 +14,25 @@ from scipy.special import logsumexp
 from platform_core import layout
 from platform_core.errors import BadRequest, EmptySample
 from platform_core.manifest.workspace import Workspace
-from platform_core.shift.bets import BETS, WAVES, log_returns, log_weights, prevalence_bets
-from platform_core.shift.conformal import conformal_ranks
-from platform_core.shift.pools import Scope
-from platform_core.shift.power import first_crossing
-from platform_core.shift.ranks import open_reference, rank_new
 from platform_core.shift.risk import Reals
-from platform_core.shift.streams import Stream, Watch, from_json, to_json
-from platform_core.shift.watch import advance, catch_up, judge, open_watch, restart
-from platform_core.shift.wealth import N_FIRST, Wealth, e_bh, log_mixture, log_spent, log_sum, settle, share, unspent
+from platform_core.shift.watch.alarms import advance, catch_up, judge, open_watch, restart
+from platform_core.shift.watch.bets import BETS, WAVES, log_returns, log_weights, prevalence_bets
+from platform_core.shift.watch.conformal import conformal_ranks
+from platform_core.shift.watch.pools import Scope
+from platform_core.shift.watch.power import first_crossing
+from platform_core.shift.watch.ranks import open_reference, rank_new
+from platform_core.shift.watch.streams import Stream, Watch, from_json, to_json
+from platform_core.shift.watch.wealth import (
+    N_FIRST,
+    Wealth,
+    e_bh,
+    log_mixture,
+    log_spent,
+    log_sum,
+    settle,
+    share,
+    unspent,
+)
 from tests.shift.test_ranks import LATER, SCOPE, rows
 
 MONDAY = date(2026, 1, 5)

@@ -10,8 +10,8 @@ from platform_core.manifest.door import create_key
 from platform_core.manifest.stages import Verdict, record_stage
 from platform_core.manifest.workspace import Workspace, add_site, create_workspace, open_workspace
 from platform_core.settings import SiteSettings
-from platform_core.shift.sketch_exchange import export_reference, export_sketches, import_file
-from platform_core.shift.sketches import sketch_shard
+from platform_core.shift.sketch.exchange import export_reference, export_sketches, import_file
+from platform_core.shift.sketch.sketches import sketch_shard
 from platform_core.trial.sketching import champion_basis, compare_fleet, known_basis
 from tests.trial.conftest import write_reference
 from tests.trial.test_combat_trial import plant, sound
