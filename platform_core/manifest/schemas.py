@@ -172,6 +172,28 @@ PREDICTION = _table(
     RUN,
 )
 
+TRANSPORTED = _table(
+    "one labelled scan of the reference, shown as a site's scanner would have made it; more columns: one per feature",
+    SITE,
+    STRATUM,
+    ("period_start", DAY, "first day of the site's period that was learned from"),
+    ("target", TEXT, ""),
+    ("model", TEXT, "model@version that scored it"),
+    ("recipe", TEXT, "the site's recipe, whose steps it went through"),
+    ("transport", TEXT, "hash of all that it was made from: the site's sample, the reference's, recipes, settings"),
+    ("n_site", WHOLE, "patients of the site's period that were there to learn from"),
+    ("blur_mm2", REAL, "in-plane variance of the site's point spread less the reference's, mm^2"),
+    ("blur_se_mm2", REAL, "its standard error over patients, mm^2"),
+    ("worst", REAL, "ln of noise power shown over the site's, the largest by size; from .3 on scores are not trusted"),
+    ("reference_site", TEXT, "where the scan was made"),
+    ("series_key", TEXT, "of the reference; null in the one row of a transport that could not be learned"),
+    REVISION,
+    ("y", REAL, "1 positive, 0 negative"),
+    ("score", REAL, "logit of the positive class before calibration"),
+    ("reason", TEXT, "why it could not be shown, a short stable code; null where it was"),
+    RUN,
+)
+
 RANK = _table(
     "one series, reference and feature: a patient-day, or a day, among all before it; written once, never changed",
     SITE,
@@ -382,6 +404,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     layout.VOLUME: VOLUME,
     layout.FEATURE: FEATURE,
     layout.PREDICTION: PREDICTION,
+    layout.TRANSPORTED: TRANSPORTED,
     layout.RANK: RANK,
     layout.POOL: POOL,
     layout.REFERENCE: REFERENCE,
