@@ -120,6 +120,8 @@ class ShiftSettings(_Section):
     """Kolmogorov-Smirnov distance of an acquisition feature below which a difference is not acted upon."""
     material_prevalence: float = Field(default=0.05, gt=0, lt=1)
     """Change of prevalence below which it is not acted upon."""
+    n_transported: int = Field(default=300, ge=0)
+    """Labelled scans of the reference that are shown through a shifted site's scanner at most; 0: never."""
 
 
 class PolicySettings(_Section):
