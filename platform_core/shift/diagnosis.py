@@ -6,19 +6,18 @@ the source domain's held-out patients. At onboarding only the second can be aske
 every hospital is recognisable, a difference counts there only if the task is disturbed.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from platform_core.settings import ShiftSettings
-from platform_core.shift.bound import UNKNOWN, Bound
 from platform_core.shift.compare import FeatureShift
-from platform_core.shift.labels.prevalence import PrevalenceEstimate
+from platform_core.shift.evidence import Bank, Evidence
 from platform_core.shift.risk import Estimate
-from platform_core.shift.samples import HeaderChange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Kind = Literal["none", "covariate_acquisition", "covariate_case_mix", "label", "concept", "mixed", "undetermined"]
-Bank = Literal["acquisition", "content"]
 
 N_FAMILIES = 3
 """Questions that share alpha: is acquisition, is content or the score, is the prevalence another one?"""
@@ -29,35 +28,6 @@ SAME_PROTOCOL = 0.02
 30.1 ms is one protocol, though it tells every scan apart. Proposed; a spacing 4 % larger is to be seen."""
 WORTH_NAMING = 0.1
 """Share of patients from whom on a header value that was never seen is named as a cause."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What was measured on one stratum and period of a site."""
-
-    n: int
-    """Patients of the period."""
-    n_accepted: int
-    """Patients of the accepted state."""
-    n_strata: int = 1
-    """Strata of the period that are tested and share alpha."""
-    is_accepted: bool
-    """The period is the accepted state itself: the site is new, or was just adapted to it."""
-    is_reference: bool = False
-    """The period is what the model was trained on."""
-    banks: Mapping[str, Bank]
-    """The bank of each feature; one that is not in it counts as acquisition."""
-    protocol: frozenset[str] = frozenset()
-    """Features that a person sets at the scanner: they stand still until somebody changes them."""
-    since_accepted: tuple[FeatureShift, ...] = ()
-    """Native features against the accepted state."""
-    from_reference: tuple[FeatureShift, ...] = ()
-    """Harmonized features against the source domain."""
-    headers: tuple[HeaderChange, ...] = ()
-    score: FeatureShift | None = None
-    """Scores against those of the reference's held-out patients; None before there is a model."""
-    prevalence: PrevalenceEstimate | None = None
-    bound: Bound = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +89,15 @@ class _Case:
     @property
     def fits(self) -> bool | None:
         """Whether scores are a mixture of the reference's classes; None without scores."""
-        return None if self.evidence.prevalence is None else self.evidence.prevalence.p_fit > P_FIT
+        return None if self.evidence.prevalence is None else self.evidence.prevalence.by_scores.p_fit > P_FIT
 
     @property
     def prevalence_change(self) -> Estimate | None:
         """Estimated less assumed prevalence, if it is beyond chance and material."""
-        found = self.evidence.prevalence
-        if found is None or found.p_changed >= self.alpha:
+        if self.evidence.prevalence is None:
+            return None
+        found = self.evidence.prevalence.by_scores
+        if found.p_changed >= self.alpha:
             return None
         change = Estimate(found.value - found.assumed, found.low - found.assumed, found.high - found.assumed)
         return change if abs(change.value) >= self.settings.material_prevalence else None
@@ -249,9 +221,9 @@ def _moved(shift: FeatureShift, instead: str = "") -> str:
 
 
 def _prevalence(case: _Case) -> str:
-    found = case.evidence.prevalence
-    if found is None:
+    if case.evidence.prevalence is None:
         return ""
+    found = case.evidence.prevalence.by_scores
     return (
         f"prevalence {found.value:.2f} ({found.low:.2f} to {found.high:.2f}) where {found.assumed:.2f} is assumed "
         f"({_p(found.p_changed)}; fit {_p(found.p_fit)})"
@@ -270,7 +242,7 @@ def _risk(case: _Case) -> str:
 
 def _fit_p(case: _Case) -> float:
     assert case.evidence.prevalence is not None
-    return case.evidence.prevalence.p_fit
+    return case.evidence.prevalence.by_scores.p_fit
 
 
 def _p(p: float) -> str:

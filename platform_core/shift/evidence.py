@@ -1,127 +1,157 @@
-"""From inputs to evidence: run every comparison once, and hand the numbers to the diagnosis."""
+"""From samples in memory to evidence: every comparison and estimate is made once. Nothing is read or written here.
 
+What a finding rests on is a pure function of `Material`, so that an experiment calls what the product calls.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from platform_core import layout
+import numpy as np
+
 from platform_core.errors import EmptySample
+from platform_core.manifest.serving import Calibration
 from platform_core.shift.bound import UNKNOWN, Bound, divergence, joint_risk, labelled_risk
 from platform_core.shift.compare import FeatureShift, compare, long_table
-from platform_core.shift.diagnosis import Bank, Evidence
-from platform_core.shift.inputs import Inputs
-from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
+from platform_core.shift.labels.bbse import TwoOpinions, two_opinions
 from platform_core.shift.mmd import MmdTest, mmd_test
-from platform_core.shift.samples import feature_values, header_changes
+from platform_core.shift.risk import Reals
+from platform_core.shift.samples import HeaderChange, Patients, header_changes
+from platform_core.shift.scores import ScoredScans
+from platform_core.shift.transported import Transported
+
+Bank = Literal["acquisition", "content"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """Every feature of the period against one other sample."""
+class Material:
+    """All that one finding is made from: one stratum and period of a site, and what it is held against."""
 
-    recipe: str
-    """What the period's volumes went through."""
-    reference: str
-    """`site@first day` of the accepted state, or `model@version`."""
-    shifts: tuple[FeatureShift, ...]
+    current: Patients
+    """The period, native features."""
+    accepted: Patients
+    """The state that the site was accepted in, native features; the period itself where `is_accepted`."""
+    reference: Patients | None = None
+    """The source domain's patients of the same stratum, native features; None before there is a model."""
+    harmonized: Patients | None = None
+    """The period, features by the recipe that the site runs."""
+    reference_harmonized: Patients | None = None
+    """The source domain's, by the recipe that it runs."""
+    is_accepted: bool = False
+    """The period is the accepted state itself: the site is new, or was just adapted to it."""
+    is_reference: bool = False
+    """The period is what the model was trained on."""
+    n_strata: int = 1
+    """Strata of the period that are tested and share alpha."""
+    scores: ScoredScans | None = None
+    """The period's patients under what the site runs."""
+    held_out: ScoredScans | None = None
+    """Those of them whom the model has not learned from."""
+    reference_scores: ScoredScans | None = None
+    """The source domain's held-out patients under the same model."""
+    calibration: Calibration | None = None
+    """What the site runs; its prevalence is what is tested against."""
+    reference_calibration: Calibration | None = None
+    transported: Transported | None = None
+    """The labelled reference as the site's scanner would have shown it."""
+    banks: Mapping[str, Bank]
+    """The bank of each feature; one that is not in it counts as acquisition."""
+    protocol: frozenset[str] = frozenset()
+    """Features that a person sets at the scanner: they stand still until somebody changes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparisons:
-    """What the period is held against; None where there is nothing to hold it against."""
+class Evidence:
+    """What was measured on one stratum and period of a site."""
 
-    accepted: Comparison | None
-    """Native features, against the accepted state: has the site changed?"""
-    native: Comparison | None
-    """Native features, against the source domain: how far did it come?"""
-    harmonized: Comparison | None
-    """Harmonized features, against the source domain: how far is it still?"""
-    score: Comparison | None
-    """Scores, against the source domain's held-out patients."""
-    embedding: MmdTest | None
-    """Embeddings, against the source domain's held-out patients."""
-
-    def all(self) -> list[Comparison]:
-        """Those that were made."""
-        made = (self.accepted, self.native, self.harmonized, self.score)
-        return [comparison for comparison in made if comparison is not None]
-
-
-def compare_samples(inputs: Inputs) -> Comparisons:
-    """Every comparison that the inputs allow."""
-    native = None if inputs.serving is None else _from_reference(inputs, layout.NATIVE, layout.NATIVE)
-    harmonized = None
-    if inputs.serving is not None and inputs.reference is not None:
-        harmonized = _from_reference(inputs, inputs.serving.recipe, inputs.reference.recipe)
-    return Comparisons(
-        accepted=_since_accepted(inputs),
-        native=native,
-        harmonized=harmonized,
-        score=_scores(inputs),
-        embedding=_embeddings(inputs),
-    )
+    n: int
+    """Patients of the period."""
+    n_accepted: int
+    """Patients of the accepted state."""
+    n_strata: int = 1
+    """Strata of the period that are tested and share alpha."""
+    is_accepted: bool
+    """The period is the accepted state itself: the site is new, or was just adapted to it."""
+    is_reference: bool = False
+    """The period is what the model was trained on."""
+    banks: Mapping[str, Bank]
+    """The bank of each feature; one that is not in it counts as acquisition."""
+    protocol: frozenset[str] = frozenset()
+    """Features that a person sets at the scanner: they stand still until somebody changes them."""
+    since_accepted: tuple[FeatureShift, ...] = ()
+    """Native features against the accepted state: has the site changed?"""
+    native: tuple[FeatureShift, ...] = ()
+    """Native features against the source domain: how far did it come?"""
+    from_reference: tuple[FeatureShift, ...] = ()
+    """Harmonized features against the source domain: how far is it still?"""
+    headers: tuple[HeaderChange, ...] = ()
+    score: FeatureShift | None = None
+    """Scores against those of the reference's held-out patients; None before there is a model."""
+    embedding: MmdTest | None = None
+    """Embeddings against those of the reference's held-out patients."""
+    prevalence: TwoOpinions | None = None
+    bound: Bound = UNKNOWN
 
 
-def gather(inputs: Inputs, made: Comparisons) -> Evidence:
-    """The evidence for a diagnosis."""
-    base = inputs.like_reference if inputs.is_accepted else inputs.accepted
-    risks = bound_of(inputs)
+def evidence_of(material: Material) -> Evidence:
+    """Run every comparison and estimate that the material allows."""
+    is_accepted = material.is_accepted
+    base = material.reference if is_accepted else material.accepted
     return Evidence(
-        n=inputs.current.n,
-        n_accepted=inputs.accepted.n,
-        n_strata=inputs.n_strata,
-        is_accepted=inputs.is_accepted,
-        is_reference=inputs.is_reference,
-        banks=_banks(),
-        protocol=_protocol(),
-        since_accepted=made.accepted.shifts if made.accepted else (),
-        from_reference=made.harmonized.shifts if made.harmonized else (),
-        headers=() if base is None else tuple(header_changes(base, inputs.current)),
-        score=made.score.shifts[0] if made.score and made.score.shifts else None,
-        prevalence=_prevalence(inputs),
-        bound=risks,
+        n=len(material.current),
+        n_accepted=len(material.accepted),
+        n_strata=material.n_strata,
+        is_accepted=is_accepted,
+        is_reference=material.is_reference,
+        banks=material.banks,
+        protocol=material.protocol,
+        since_accepted=() if is_accepted else _compared(material.accepted, material.current),
+        native=_compared(material.reference, material.current),
+        from_reference=_compared(material.reference_harmonized, material.harmonized),
+        headers=() if base is None else tuple(header_changes(base.fields, material.current.fields)),
+        score=_score(material),
+        embedding=_embedding(material),
+        prevalence=_prevalence(material),
+        bound=bound_of(material),
     )
 
 
-def bound_of(inputs: Inputs) -> Bound:
+def bound_of(material: Material) -> Bound:
     """The terms of the bound, each where the data can tell."""
-    site, source = inputs.scores, inputs.reference_scores
-    if inputs.serving is None or inputs.reference is None or site is None or source is None:
+    site, source = material.scores, material.reference_scores
+    if site is None or source is None or material.calibration is None or material.reference_calibration is None:
         return UNKNOWN
-    held_out = site.of_part("evaluation", inputs.workspace.settings.split)
+    held_out = material.held_out
     return Bound(
-        source_risk=labelled_risk(source, inputs.reference.calibration),
+        source_risk=labelled_risk(source, material.reference_calibration),
         divergence=divergence(source.embedding, site.embedding),
         joint_risk=joint_risk(source, site),
-        target_risk=labelled_risk(held_out, inputs.serving.calibration),
+        target_risk=None if held_out is None else labelled_risk(held_out, material.calibration),
     )
 
 
-def _since_accepted(inputs: Inputs) -> Comparison | None:
-    if inputs.is_accepted:
-        return None
-    samples = [feature_values(inputs.workspace, each, layout.NATIVE) for each in (inputs.accepted, inputs.current)]
-    name = f"{inputs.accepted.site}@{inputs.accepted.period_start}"
-    return Comparison(recipe=layout.NATIVE, reference=name, shifts=compare(*samples))
+def _compared(before: Patients | None, after: Patients | None) -> tuple[FeatureShift, ...]:
+    if before is None or after is None:
+        return ()
+    return compare(*(long_table(_known(side), side.features) for side in (before, after)))
 
 
-def _from_reference(inputs: Inputs, recipe: str, source_recipe: str) -> Comparison | None:
-    like = inputs.like_reference
-    if inputs.serving is None or like is None:
-        return None
-    there = feature_values(inputs.workspace, like, source_recipe)
-    here = feature_values(inputs.workspace, inputs.current, recipe)
-    return Comparison(recipe=recipe, reference=inputs.serving.model, shifts=compare(there, here))
+def _known(side: Patients) -> dict[str, Reals]:
+    """Each feature's values, without those that could not be told."""
+    columns = zip(side.features, side.values.T, strict=True)
+    return {name: column[np.isfinite(column)] for name, column in columns}
 
 
-def _scores(inputs: Inputs) -> Comparison | None:
-    there, here = inputs.reference_scores, inputs.scores
-    if inputs.serving is None or there is None or here is None:
+def _score(material: Material) -> FeatureShift | None:
+    there, here = material.reference_scores, material.scores
+    if there is None or here is None:
         return None
     shifts = compare(*(long_table({"score": scans.score}, ["score"]) for scans in (there, here)))
-    return Comparison(recipe=inputs.serving.recipe, reference=inputs.serving.model, shifts=shifts)
+    return shifts[0] if shifts else None
 
 
-def _embeddings(inputs: Inputs) -> MmdTest | None:
-    there, here = inputs.reference_scores, inputs.scores
+def _embedding(material: Material) -> MmdTest | None:
+    there, here = material.reference_scores, material.scores
     if there is None or here is None or not there.embedding.shape[1]:
         return None
     if min(len(there), len(here)) < 2 or there.embedding.shape[1] != here.embedding.shape[1]:
@@ -129,25 +159,25 @@ def _embeddings(inputs: Inputs) -> MmdTest | None:
     return mmd_test(there.embedding, here.embedding)
 
 
-def _prevalence(inputs: Inputs) -> PrevalenceEstimate | None:
-    """The estimate; None where scores or reference labels are too few for one."""
-    site, source = inputs.scores, inputs.reference_scores
-    if inputs.serving is None or site is None or source is None:
+def _prevalence(material: Material) -> TwoOpinions | None:
+    """The estimates; None where scores or reference labels are too few for one."""
+    site, source, calibration = material.scores, material.reference_scores, material.calibration
+    if site is None or source is None or calibration is None:
         return None
     known = source.where(source.is_labelled)
     try:
-        return estimate_prevalence(site.score, known.score, known.y, assumed=inputs.serving.calibration.prevalence)
+        return two_opinions(
+            site.score,
+            known.score,
+            known.y,
+            threshold=threshold_score(calibration),
+            assumed=calibration.prevalence,
+        )
     except EmptySample:
         return None
 
 
-def _banks() -> dict[str, Bank]:
-    from platform_core.features.measure import FEATURES
-
-    return {name: feature.bank for name, feature in FEATURES.items()}
-
-
-def _protocol() -> frozenset[str]:
-    from platform_core.features import FAMILIES
-
-    return frozenset(feature.name for name in ("acquisition", "geometry") for feature in FAMILIES[name].features)
+def threshold_score(calibration: Calibration) -> float:
+    """The score from which a scan is called positive."""
+    share = calibration.threshold
+    return float(np.log(share) - np.log1p(-share)) - calibration.logit_offset

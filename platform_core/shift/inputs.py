@@ -8,11 +8,21 @@ from typing import Any
 import pyarrow.compute as pc
 
 from platform_core import layout
+from platform_core.manifest.labels import read_labels
 from platform_core.manifest.serving import Calibration, Serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
-from platform_core.shift.samples import Sample, accepted_sample, period_samples, reference_samples
+from platform_core.shift.evidence import Bank, Material
+from platform_core.shift.samples import (
+    Patients,
+    Sample,
+    accepted_sample,
+    patients_of,
+    period_samples,
+    reference_samples,
+)
 from platform_core.shift.scores import ScoredScans, score_rows
+from platform_core.shift.transported import Transported, read_transported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +88,32 @@ class Inputs:
         scans = self._scores(self.reference.site, self.reference.recipe, keys)
         return scans.of_part("evaluation", self.workspace.settings.split)
 
+    @property
+    def held_out(self) -> ScoredScans | None:
+        """The period's patients whom no model learns from."""
+        scans = self.scores
+        return None if scans is None else scans.of_part("evaluation", self.workspace.settings.split)
+
+    @cached_property
+    def transported(self) -> Transported | None:
+        """The labelled reference as the site's scanner shows it; None if nobody has shown it."""
+        if self.serving is None:
+            return None
+        return read_transported(
+            self.workspace,
+            site=self.current.site,
+            stratum=self.current.stratum,
+            target=self.serving.target,
+            model=self.serving.model,
+            recipe=self.serving.recipe,
+            period_start=self.current.period_start,
+        )
+
+    def patients(self, sample: Sample, recipe: str) -> Patients:
+        """A sample's patients, with the labels of the target."""
+        labels = {} if self.target is None else read_labels(self.workspace, self.target, sample.site)
+        return patients_of(self.workspace, sample, recipe, labels)
+
     @cached_property
     def key(self) -> str:
         """Names the finding: equal inputs, equal name."""
@@ -93,6 +129,7 @@ class Inputs:
                 "accepted": self.accepted.facts,
                 "serving": None if self.serving is None else _facts(self.serving),
                 "reference": None if self.reference is None else _reference_facts(self.reference),
+                "transported": None if self.transported is None else self.transported.transport,
                 "scores": [None if scans is None else scans.facts for scans in (self.scores, self.reference_scores)],
             }
         )
@@ -100,6 +137,44 @@ class Inputs:
     def _scores(self, site: str, recipe: str, keys: tuple[str, ...]) -> ScoredScans:
         assert self.serving is not None
         return score_rows(self.workspace, site, self.serving.target, self.serving.model, recipe, keys=keys)
+
+
+def material_of(inputs: Inputs) -> Material:
+    """Read what the finding is made from."""
+    serving, reference, like = inputs.serving, inputs.reference, inputs.like_reference
+    current, accepted = inputs.patients(inputs.current, layout.NATIVE), inputs.patients(inputs.accepted, layout.NATIVE)
+    native = None if like is None else inputs.patients(like, layout.NATIVE)
+    by_recipe = None if like is None or reference is None else inputs.patients(like, reference.recipe)
+    return Material(
+        current=current,
+        accepted=accepted,
+        reference=native,
+        harmonized=None if serving is None else inputs.patients(inputs.current, serving.recipe),
+        reference_harmonized=by_recipe,
+        is_accepted=inputs.is_accepted,
+        is_reference=inputs.is_reference,
+        n_strata=inputs.n_strata,
+        scores=inputs.scores,
+        held_out=inputs.held_out,
+        reference_scores=inputs.reference_scores,
+        calibration=None if serving is None else serving.calibration,
+        reference_calibration=None if reference is None else reference.calibration,
+        transported=inputs.transported,
+        banks=_banks(),
+        protocol=_protocol(),
+    )
+
+
+def _banks() -> dict[str, Bank]:
+    from platform_core.features.measure import FEATURES
+
+    return {name: feature.bank for name, feature in FEATURES.items()}
+
+
+def _protocol() -> frozenset[str]:
+    from platform_core.features import FAMILIES
+
+    return frozenset(feature.name for name in ("acquisition", "geometry") for feature in FAMILIES[name].features)
 
 
 def read_inputs(workspace: Workspace, site: str, target: str | None) -> list[Inputs]:

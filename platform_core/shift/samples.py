@@ -1,20 +1,36 @@
 """The samples that are compared: one row per patient, one stratum, one period. Strata are never mixed."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 from platform_core.shift.contract import LONG
+from platform_core.shift.risk import Reals
 
 HERE = "platform_core.shift"
-HEADER_FIELDS = ("scanner_model", "kernel", "software", "kvp")
+HEADER_FIELDS = (
+    "scanner_model",
+    "manufacturer",
+    "kernel",
+    "kvp",
+    "echo_time_ms",
+    "repetition_time_ms",
+    "field_strength_t",
+    "view",
+    "software",
+)
+"""What may name a cause, the likeliest first."""
 PROJECTIONS = ("CR", "DX", "DR", "RF", "XR")
 """Modalities that all mean a plain radiograph."""
+Fields = Mapping[str, tuple[str | None, ...]]
 EVER_DAYS = 365_000
 """A period so long that it holds every scan."""
 
@@ -46,6 +62,22 @@ class Sample:
         """Series and revisions, sorted: what a result from this sample depends on."""
         revisions = self.scans.column("revision").to_pylist()
         return sorted([key, revision] for key, revision in zip(self.keys, revisions, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patients:
+    """What is known of the patients of one sample, one row each: of their first scan."""
+
+    features: tuple[str, ...]
+    values: Reals
+    """(patients, features), NaN where unknown."""
+    y: Reals
+    """(patients,): 1 positive, 0 negative, NaN without a label."""
+    fields: Fields = field(default_factory=dict)
+    """Header fields that may name a cause, one value per patient; None where missing; the likeliest cause first."""
+
+    def __len__(self) -> int:
+        return len(self.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,15 +137,42 @@ def feature_values(workspace: Workspace, sample: Sample, recipe: str) -> pa.Tabl
         return load(HERE, "long_features").run(db, site=sample.site, recipe=recipe).cast(LONG)
 
 
-def header_changes(accepted: Sample, current: Sample) -> list[HeaderChange]:
+def patients_of(workspace: Workspace, sample: Sample, recipe: str, labels: Mapping[str, int]) -> Patients:
+    """A sample's patients with their features by one recipe, labels and header fields, in the order of the sample."""
+    features, values = _feature_matrix(workspace, sample, recipe)
+    return Patients(
+        features=features,
+        values=values,
+        y=np.array([labels.get(key, np.nan) for key in sample.keys], dtype=np.float64),
+        fields={name: tuple(sample.scans.column(name).to_pylist()) for name in HEADER_FIELDS},
+    )
+
+
+def _feature_matrix(workspace: Workspace, sample: Sample, recipe: str) -> tuple[tuple[str, ...], Reals]:
+    """Features that any patient has, and their values, (patients, features)."""
+    with workspace.lake.connect([layout.FEATURE]) as db:
+        names = set(db.table(layout.FEATURE).columns)
+        if names <= set(workspace.lake.schemas[layout.FEATURE].names):
+            return (), np.empty((sample.n, 0))
+        db.register("chosen", sample.scans.select(["series_key", "revision"]))
+        rows = load(HERE, "patient_features").run(db, site=sample.site, recipe=recipe)
+    features = tuple(sorted(set(rows.column("feature").to_pylist())))
+    values = np.full((sample.n, len(features)), np.nan)
+    patient = pc.index_in(rows.column("series_key"), pa.array(sample.keys, pa.string())).to_numpy()
+    feature = pc.index_in(rows.column("feature"), pa.array(features, pa.string())).to_numpy()
+    values[patient, feature] = rows.column("value").to_numpy()
+    return features, values
+
+
+def header_changes(accepted: Fields, current: Fields) -> list[HeaderChange]:
     """Header fields with values that the accepted state has never shown, most widespread first."""
     found = []
-    for field in HEADER_FIELDS:
-        known = set(accepted.scans.column(field).to_pylist())
-        unseen = [v for v in current.scans.column(field).to_pylist() if v is not None and v not in known]
+    for name in [name for name in current if name in accepted]:
+        known = set(accepted[name])
+        unseen = [value for value in current[name] if value is not None and value not in known]
         if unseen:
             value = max(sorted(set(unseen)), key=unseen.count)
-            found.append(HeaderChange(field=field, value=value, share=len(unseen) / current.n))
+            found.append(HeaderChange(field=name, value=value, share=len(unseen) / len(current[name])))
     return sorted(found, key=lambda change: -change.share)
 
 

@@ -1,5 +1,6 @@
 """Measure the latest period of a site and write what was found."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
 from typing import Any
@@ -12,8 +13,8 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.shift.bound import Bound
 from platform_core.shift.compare import FeatureShift
 from platform_core.shift.diagnosis import Verdict, diagnose
-from platform_core.shift.evidence import Comparison, Comparisons, compare_samples, gather
-from platform_core.shift.inputs import Inputs, read_inputs
+from platform_core.shift.evidence import Evidence, evidence_of
+from platform_core.shift.inputs import Inputs, material_of, read_inputs
 from platform_core.shift.risk import Estimate
 from platform_core.storage.tables import rows_of
 
@@ -89,12 +90,11 @@ def findings(workspace: Workspace, site: str | None = None) -> list[Finding]:
 
 
 def _find(inputs: Inputs, run: str) -> Finding:
-    made = compare_samples(inputs)
-    evidence = gather(inputs, made)
+    evidence = evidence_of(material_of(inputs))
     verdict = diagnose(evidence, inputs.workspace.settings.shift)
     finding = _finding(inputs, verdict, evidence.bound, run)
     lake = inputs.workspace.lake
-    lake.append(layout.SHIFT, rows_of(SHIFT, _shift_rows(inputs, made, run)), transaction=f"shift/{inputs.key}")
+    lake.append(layout.SHIFT, rows_of(SHIFT, _shift_rows(inputs, evidence, run)), transaction=f"shift/{inputs.key}")
     lake.append(layout.FINDING, rows_of(FINDING, [asdict(finding)]), transaction=f"finding/{inputs.key}")
     return finding
 
@@ -130,7 +130,7 @@ def _columns(name: str, estimate: Estimate | None, *, low: str, high: str) -> di
     return {name: estimate and estimate.value, low: estimate and estimate.low, high: estimate and estimate.high}
 
 
-def _shift_rows(inputs: Inputs, made: Comparisons, run: str) -> list[dict[str, Any]]:
+def _shift_rows(inputs: Inputs, evidence: Evidence, run: str) -> list[dict[str, Any]]:
     about = {
         "site": inputs.current.site,
         "stratum": inputs.current.stratum,
@@ -138,40 +138,49 @@ def _shift_rows(inputs: Inputs, made: Comparisons, run: str) -> list[dict[str, A
         "period_end": inputs.current.period_end,
         "run": run,
     }
-    rows = [row for comparison in made.all() for shift in comparison.shifts for row in _rows(comparison, shift)]
-    return [about | row for row in [*rows, *_embedding_row(inputs, made)]]
+    accepted = f"{inputs.accepted.site}@{inputs.accepted.period_start}"
+    rows = _feature_rows(layout.NATIVE, accepted, evidence.since_accepted)
+    if inputs.serving is not None:
+        model, recipe = inputs.serving.model, inputs.serving.recipe
+        rows += _feature_rows(layout.NATIVE, model, evidence.native)
+        rows += _feature_rows(recipe, model, evidence.from_reference)
+        rows += _feature_rows(recipe, model, (evidence.score,) if evidence.score else ())
+        rows += [{"recipe": recipe, "reference": model} | row for row in _embedding_rows(inputs, evidence)]
+    return [about | row for row in rows]
 
 
-def _rows(comparison: Comparison, shift: FeatureShift) -> list[dict[str, Any]]:
+def _feature_rows(recipe: str, reference: str, shifts: Sequence[FeatureShift]) -> list[dict[str, Any]]:
     """One row per statistic; only the Kolmogorov-Smirnov distance has an interval and a p-value."""
-    ks = {"low": shift.distance.low, "high": shift.distance.high, "evidence": shift.p}
     return [
         {
-            "recipe": comparison.recipe,
-            "reference": comparison.reference,
+            "recipe": recipe,
+            "reference": reference,
             "feature": shift.feature,
             "statistic": statistic,
             "value": value,
             "n_current": shift.n_after,
             "n_reference": shift.n_before,
-            **(ks if statistic == "ks" else {}),
+            **(
+                {"low": shift.distance.low, "high": shift.distance.high, "evidence": shift.p}
+                if statistic == "ks"
+                else {}
+            ),
         }
+        for shift in shifts
         for statistic, value in shift.values.items()
     ]
 
 
-def _embedding_row(inputs: Inputs, made: Comparisons) -> list[dict[str, Any]]:
-    if made.embedding is None or inputs.serving is None:
+def _embedding_rows(inputs: Inputs, evidence: Evidence) -> list[dict[str, Any]]:
+    if evidence.embedding is None:
         return []
     row = {
-        "recipe": inputs.serving.recipe,
-        "reference": inputs.serving.model,
         "feature": "embedding",
         "statistic": "mmd",
-        "value": made.embedding.value,
-        "low": made.embedding.low,
-        "high": made.embedding.high,
-        "evidence": made.embedding.p,
+        "value": evidence.embedding.value,
+        "low": evidence.embedding.low,
+        "high": evidence.embedding.high,
+        "evidence": evidence.embedding.p,
         "n_current": len(inputs.scores or ()),
         "n_reference": len(inputs.reference_scores or ()),
     }

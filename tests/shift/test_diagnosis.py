@@ -7,7 +7,9 @@ import pytest
 from platform_core.settings import ShiftSettings
 from platform_core.shift.bound import Bound
 from platform_core.shift.compare import FeatureShift, compare, long_table
-from platform_core.shift.diagnosis import Bank, Evidence, diagnose
+from platform_core.shift.diagnosis import diagnose
+from platform_core.shift.evidence import Bank, Evidence
+from platform_core.shift.labels.bbse import CalledPrevalence, TwoOpinions
 from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
 from platform_core.shift.risk import Estimate
 from platform_core.shift.samples import HeaderChange
@@ -30,8 +32,8 @@ def shift(feature: str, distance: float, p: float, before: float = 10, after: fl
     )
 
 
-def prevalence(value: float = 0.4, p_changed: float = 0.5, p_fit: float = 0.5) -> PrevalenceEstimate:
-    return PrevalenceEstimate(
+def prevalence(value: float = 0.4, p_changed: float = 0.5, p_fit: float = 0.5, p_agree: float = 0.5) -> TwoOpinions:
+    by_scores = PrevalenceEstimate(
         value=value,
         low=value - 0.1,
         high=value + 0.1,
@@ -40,6 +42,22 @@ def prevalence(value: float = 0.4, p_changed: float = 0.5, p_fit: float = 0.5) -
         p_fit=p_fit,
         n=150,
         n_reference=200,
+    )
+    return opinions(by_scores, p_agree)
+
+
+def opinions(by_scores: PrevalenceEstimate, p_agree: float = 0.5) -> TwoOpinions:
+    by_calls = CalledPrevalence(
+        value=by_scores.value,
+        low=by_scores.low,
+        high=by_scores.high,
+        condition=0.3,
+        p_fit=1,
+        n=by_scores.n,
+        n_reference=by_scores.n_reference,
+    )
+    return TwoOpinions(
+        by_scores=by_scores, by_calls=by_calls, difference=Estimate(0, -0.1, 0.1), p_agree=p_agree, because=""
     )
 
 
@@ -185,7 +203,7 @@ def test_an_unchanged_site_is_called_shifted_as_often_as_promised() -> None:
             banks=banks,
             since_accepted=tuple(replace(shifts[f"{site}/{name}"], feature=name) for name in banks),
             score=shifts[score],
-            prevalence=estimate_prevalence(after[score], before[score], y, assumed=0.4, n_simulated=99),
+            prevalence=opinions(estimate_prevalence(after[score], before[score], y, assumed=0.4, n_simulated=99)),
         )
         kinds[diagnose(evidence, SETTINGS).kind] += 1
     assert 0 < n_sites - kinds["none"] <= 20  # expected 10 of 200; 21 or more has a chance of 0.1 %

@@ -10,7 +10,8 @@
 -- returns  stratum VARCHAR
 --          period_start DATE, first day of the period
 --          series_key VARCHAR, revision BIGINT, patient_key VARCHAR
---          scanner_model VARCHAR, kernel VARCHAR, software VARCHAR, kvp VARCHAR
+--          scanner_model VARCHAR, manufacturer VARCHAR, kernel VARCHAR, kvp VARCHAR, echo_time_ms VARCHAR,
+--          repetition_time_ms VARCHAR, field_strength_t VARCHAR, view VARCHAR, software VARCHAR
 --          in order of stratum, period and patient
 
 WITH
@@ -57,9 +58,14 @@ SELECT
     revision,
     patient_key,
     scanner_model,
+    manufacturer,
     kernel,
-    software,
-    CAST(kvp AS VARCHAR) AS kvp
+    CAST(kvp AS VARCHAR) AS kvp,
+    CAST(echo_time_ms AS VARCHAR) AS echo_time_ms,
+    CAST(repetition_time_ms AS VARCHAR) AS repetition_time_ms,
+    CAST(field_strength_t AS VARCHAR) AS field_strength_t,
+    view,
+    software
 FROM dated
 QUALIFY row_number() OVER (PARTITION BY stratum, period_start, patient_key ORDER BY observed_on, series_key) = 1
 ORDER BY stratum, period_start, patient_key
