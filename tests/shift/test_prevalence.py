@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_core.errors import EmptySample
-from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
+from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence, score_edges
 from platform_core.shift.risk import Reals
 
 APART = 1.812
@@ -61,7 +61,7 @@ def test_the_estimate_maximises_the_likelihood_of_all_three_histograms() -> None
     rng = np.random.default_rng(5)
     reference, y = scores(rng, 120, 0.5)
     current = rng.normal((rng.random(90) < 0.3) * APART, 1)
-    edges = np.quantile(reference, np.arange(1, 10) / 10)
+    edges = score_edges(reference, y)
     h, r1, r0 = (
         np.bincount(np.searchsorted(edges, x), minlength=10) for x in (current, reference[y == 1], reference[y == 0])
     )
@@ -75,6 +75,20 @@ def test_the_estimate_maximises_the_likelihood_of_all_three_histograms() -> None
     expected = 1 / (1 + np.exp(-best.x[20]))
     found = estimate_prevalence(current, reference, y, assumed=0.5, n_simulated=1)
     assert found.value == pytest.approx(expected, abs=2e-3)
+
+
+def test_bins_tell_the_rarer_class_apart_as_well_as_the_other() -> None:
+    """Where nine in ten are positive, negatives that move must not stay within one bin."""
+    rng = np.random.default_rng(8)
+    reference, y = scores(rng, 2000, 0.9)
+    edges = score_edges(reference, y)
+    weights = np.where(y == 1, 0.5 / 1800, 0.5 / 200)
+    shares = np.bincount(np.searchsorted(edges, reference), weights=weights)
+    np.testing.assert_allclose(shares, 0.1, atol=0.003)
+    moved = [rng.normal((rng.random(600) < 0.74) * APART, 1) for _ in range(40)]
+    moved = [np.where(s < 0, s + 1, s) for s in moved]
+    p = [estimate_prevalence(s, reference, y, assumed=0.9, n_simulated=1).p_fit for s in moved]
+    assert np.mean(np.array(p) < 0.01) > 0.9
 
 
 @settings(max_examples=20, deadline=None)

@@ -146,7 +146,7 @@ def two_opinions(
     by_scores = estimate_prevalence(scores, reference_scores, reference_y, assumed=assumed, seed=seed)
     by_calls = estimate_by_calls(scores, reference_scores, reference_y, threshold=threshold)
     known = (scores, reference_scores[reference_y == 1], reference_scores[reference_y == 0])
-    se = float(_differences(known, score_edges(reference_scores), threshold, seed).std())
+    se = float(_differences(known, score_edges(reference_scores, reference_y), threshold, seed).std())
     value = by_calls.value - by_scores.value
     p_agree = math.erfc(abs(value) / (se * math.sqrt(2))) if se > 0 else float(value == 0)
     return TwoOpinions(

@@ -89,7 +89,7 @@ def estimate_prevalence(
 ) -> PrevalenceEstimate:
     """Estimate the share of positives behind unlabelled scores, one score per patient.
 
-    EM on counts in equal-frequency bins of the reference. The interval is the profile
+    EM on counts in equal-frequency bins of the reference's balanced classes. The interval is the profile
     likelihood's (its coverage at 200 scores and 200 labels is 94 %). `p_changed` compares the
     likelihood ratio with its simulated distribution, as chi-squared calls 2.0 to 2.8 % of
     unchanged sites changed where it promises 1.7 %; `p_fit` is chi-squared with bins - 2
@@ -136,19 +136,26 @@ def _count(scores: Reals, reference_scores: Reals, reference_y: Reals) -> Counts
         raise EmptySample("labelled reference patients of each class", MIN_CLASS_PATIENTS, n_class)
     if not scores.size:
         raise EmptySample("scores of the period")
-    edges = score_edges(reference_scores)
+    edges = score_edges(reference_scores, reference_y)
     samples = (scores, reference_scores[reference_y == 1], reference_scores[reference_y == 0])
     binned = [np.bincount(np.searchsorted(edges, sample), minlength=len(edges) + 1) for sample in samples]
     return Counts(*(np.asarray(n, dtype=np.float64) for n in binned))
 
 
-def score_edges(reference_scores: Reals) -> Reals:
-    """Inner edges of equal-frequency bins of the reference, increasing, at most nine.
+def score_edges(reference_scores: Reals, reference_y: Reals) -> Reals:
+    """Inner edges of equal-frequency bins of the reference as if both classes were as many, increasing, at most nine.
+
+    With nine positives to a negative, bins of all patients alike would put nearly all negatives into one, in which
+    nobody sees them move: on real radiographs the fit test then let pass 11 of 12 estimates that were wrong by .1.
 
     Raises:
         EmptySample: If scores repeat so often that fewer than three bins are left.
     """
-    edges = np.unique(np.quantile(reference_scores, np.arange(1, N_BINS) / N_BINS))
+    known = np.isin(reference_y, (0, 1))
+    scores, y = reference_scores[known], reference_y[known]
+    weights = np.where(y == 1, (y == 0).sum(), (y == 1).sum()).astype(np.float64)
+    shares = np.arange(1, N_BINS) / N_BINS
+    edges = np.unique(np.quantile(scores, shares, method="inverted_cdf", weights=weights))
     if len(edges) < 2:
         raise EmptySample("bins of distinct reference scores", 3, len(edges) + 1)
     return np.asarray(edges, dtype=np.float64)
