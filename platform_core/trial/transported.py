@@ -1,0 +1,260 @@
+"""Show the labelled reference through a shifted site's scanner, and score it as that site's scans are scored."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from platform_core import layout
+from platform_core.errors import UnreadableScan
+from platform_core.features.measure import FEATURES, measure
+from platform_core.harmonize.stage import load_recipe, spread
+from platform_core.harmonize.transport import Transport
+from platform_core.harmonize.way import Way
+from platform_core.imaging.volume import Volume
+from platform_core.learn.predict import network_of
+from platform_core.learn.registry import find
+from platform_core.manifest.labels import read_labels
+from platform_core.manifest.schemas import TRANSPORTED
+from platform_core.manifest.serving import Serving
+from platform_core.manifest.splits import part_of
+from platform_core.manifest.stages import series_rows
+from platform_core.manifest.workspace import Workspace
+from platform_core.provenance import digest
+from platform_core.shift.diagnosis import diagnose
+from platform_core.shift.evidence import evidence_of
+from platform_core.shift.inputs import Inputs, Reference, material_of, read_inputs
+from platform_core.storage.tables import rows_of
+from platform_core.trial.walk import See
+
+N_LEARN = 40
+"""Scans of either side that the scanners' difference is learned from, at most."""
+MOVED = ("covariate_acquisition", "mixed")
+"""Verdicts after which scores say nothing of prevalence unless the reference is seen through the same scanner."""
+NO_TRANSPORT = "no_transport"
+VERSION = 1
+"""Grows when the same inputs give other rows: it is part of a transport's name."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What became of one stratum of a site."""
+
+    stratum: str
+    transport: str
+    n_shown: int
+    n_refused: int
+    """Scans that could not be shown; each has a row with its reason."""
+
+
+def show_reference(workspace: Workspace, site: str, target: str, *, run: str) -> list[Shown]:
+    """Show the reference through the scanner of every stratum of a site's latest period whose acquisition moved.
+
+    Learned from the site's first 100, 200, 400, ... patients of the period (`min_scans` doubled): so a night costs
+    nothing while no doubling is reached. The reference's labelled, held-out patients are shown, at most
+    `n_transported`: of the others the network knows the labels. Equal inputs make equal rows, which are not written
+    again.
+
+    Args:
+        workspace: Where everything is read and written.
+        site: The site.
+        target: The task.
+        run: The run that asks.
+
+    Returns:
+        What was written now, one per stratum.
+
+    Raises:
+        UnknownName: If there is no such target.
+    """
+    workspace.target(target)
+    found = (_show(inputs, run) for inputs in read_inputs(workspace, site, target))
+    return [shown for shown in found if shown is not None]
+
+
+def _show(inputs: Inputs, run: str) -> Shown | None:
+    if inputs.serving is None or inputs.reference is None or inputs.is_reference:
+        return None
+    bench = _Bench(inputs=inputs, serving=inputs.serving, reference=inputs.reference)
+    if not bench.can_be_shown or bench.is_known or not _has_moved(inputs):
+        return None
+    rows = [bench.facts | {"run": run} | row for row in _rows(bench)]
+    inputs.workspace.lake.append(
+        layout.TRANSPORTED, rows_of(_schema(), rows), transaction=f"transported/{bench.transport}"
+    )
+    n_shown = sum(row["reason"] is None for row in rows)
+    return Shown(
+        stratum=inputs.current.stratum,
+        transport=bench.transport,
+        n_shown=n_shown,
+        n_refused=len(rows) - n_shown,
+    )
+
+
+def _has_moved(inputs: Inputs) -> bool:
+    verdict = diagnose(evidence_of(material_of(inputs)), inputs.workspace.settings.shift)
+    return verdict.kind in MOVED
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    """One stratum and period of a site: the scans of either side, and a name for what comes of them."""
+
+    inputs: Inputs
+    serving: Serving
+    reference: Reference
+
+    @property
+    def can_be_shown(self) -> bool:
+        shift = self.inputs.workspace.settings.shift
+        return bool(shift.n_transported and self.inputs.current.n >= shift.min_scans and self.to_show)
+
+    @cached_property
+    def site_rows(self) -> list[Row]:
+        """The patients that are learned from, of the first ones of the period."""
+        rows = series_rows(self.inputs.workspace, self.inputs.current.site, self.inputs.current.keys)
+        in_time = sorted(rows, key=lambda row: (row["observed_on"], row["series_key"]))
+        return spread(in_time[: self.n_site], N_LEARN)
+
+    @property
+    def n_site(self) -> int:
+        """The greatest of min_scans, twice that, four times that, ... patients that the period has."""
+        least = self.inputs.workspace.settings.shift.min_scans
+        return int(least * 2 ** max((self.inputs.current.n // least).bit_length() - 1, 0))
+
+    @cached_property
+    def reference_rows(self) -> list[Row]:
+        like = self.inputs.like_reference
+        return [] if like is None else series_rows(self.inputs.workspace, self.reference.site, like.keys)
+
+    @cached_property
+    def y(self) -> dict[str, int]:
+        return read_labels(self.inputs.workspace, self.serving.target, self.reference.site)
+
+    @cached_property
+    def to_show(self) -> list[Row]:
+        settings = self.inputs.workspace.settings
+        held_out = [
+            row
+            for row in self.reference_rows
+            if row["series_key"] in self.y and part_of(row["patient_key"], settings.split) == "evaluation"
+        ]
+        return spread(held_out, settings.shift.n_transported)
+
+    @cached_property
+    def transport(self) -> str:
+        return digest(
+            {
+                "version": VERSION,
+                "site": self.inputs.current.site,
+                "stratum": self.inputs.current.stratum,
+                "period": self.inputs.current.period_start.isoformat(),
+                "target": self.serving.target,
+                "model": self.serving.model,
+                "recipes": [self.serving.recipe, self.reference.recipe],
+                "site_rows": _revisions(self.site_rows),
+                "learned_from": _revisions(spread(self.reference_rows, N_LEARN)),
+                "shown": [[*row, self.y[str(row[0])]] for row in _revisions(self.to_show)],
+            }
+        )
+
+    @property
+    def is_known(self) -> bool:
+        where = (ds.field("site") == self.inputs.current.site) & (ds.field("transport") == self.transport)
+        return bool(self.inputs.workspace.lake.read(layout.TRANSPORTED, where, ["transport"]).num_rows)
+
+    @property
+    def facts(self) -> Row:
+        """The columns that all rows share."""
+        return {
+            "site": self.inputs.current.site,
+            "stratum": self.inputs.current.stratum,
+            "period_start": self.inputs.current.period_start,
+            "target": self.serving.target,
+            "model": self.serving.model,
+            "recipe": self.serving.recipe,
+            "transport": self.transport,
+            "n_site": self.n_site,
+            "reference_site": self.reference.site,
+        }
+
+    @cached_property
+    def way(self) -> Way:
+        workspace = self.inputs.workspace
+        return Way(
+            ours=load_recipe(workspace, self.serving.recipe),
+            there=load_recipe(workspace, self.reference.recipe),
+            modality=workspace.target(self.serving.target).modality,
+        )
+
+    @cached_property
+    def see(self) -> See:
+        return network_of(self.inputs.workspace, find(self.inputs.workspace, self.serving.model))
+
+    def learn(self) -> Transport | None:
+        there, here = (
+            [volume for _, volume in _volumes(self.inputs.workspace, rows)]
+            for rows in (spread(self.reference_rows, N_LEARN), self.site_rows)
+        )
+        return self.way.learn(there, here)
+
+
+def _rows(bench: _Bench) -> Iterator[Row]:
+    """One row per scan to be shown; a single one without a series if the transport cannot be learned."""
+    transport = bench.learn() if bench.way.ours.recipe == bench.way.there.recipe else None
+    if transport is None:
+        yield {"reason": NO_TRANSPORT}
+        return
+    learned = {
+        "blur_mm2": transport.blur_mm2,
+        "blur_se_mm2": transport.blur_se_mm2,
+        "worst": transport.worst,
+    }
+    for row in bench.to_show:
+        named = {name: row[name] for name in ("series_key", "revision")} | {"y": float(bench.y[row["series_key"]])}
+        yield learned | named | _shown(bench, row, transport)
+
+
+def _shown(bench: _Bench, row: Row, transport: Transport) -> Row:
+    """Score and features of one scan, or the reason why there are none."""
+    try:
+        volume = bench.inputs.workspace.read_volume(str(row["volume_uri"])).first()
+        made = bench.way.show(volume, transport, seed=seed_of(str(row["series_key"])))
+        score, _ = bench.see(made)
+        return {"score": score, "reason": None} | measure(made, bench.way.modality)
+    except UnreadableScan as error:
+        return {"reason": error.reason}
+    except FileNotFoundError:
+        return {"reason": "volume_missing"}
+
+
+def seed_of(series_key: str) -> int:
+    """The seed of a scan's noise: the same scan gets the same noise again."""
+    return int.from_bytes(hashlib.sha256(f"transport/{series_key}".encode()).digest()[:8])
+
+
+def _volumes(workspace: Workspace, rows: Sequence[Row]) -> Iterator[tuple[str, Volume]]:
+    """Native volumes that can be read, one at a time."""
+    for row in rows:
+        try:
+            yield str(row["series_key"]), workspace.read_volume(str(row["volume_uri"])).first()
+        except (UnreadableScan, FileNotFoundError):
+            continue
+
+
+def _revisions(rows: Sequence[Row]) -> list[list[object]]:
+    return [[row["series_key"], row["revision"]] for row in rows]
+
+
+def _schema() -> pa.Schema:
+    columns = [
+        pa.field(feature.name, pa.float64(), metadata={"description": f"{feature.meaning} [{feature.unit}]"})
+        for feature in FEATURES.values()
+    ]
+    return pa.schema([*TRANSPORTED, *columns], metadata=TRANSPORTED.metadata)
