@@ -13,7 +13,7 @@ import atexit
 import random
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -27,6 +27,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from platform_core.errors import SchemaMismatch, StorageUnavailable
 from platform_core.layout import is_remote
 from platform_core.queries import Connection, connect
+from platform_core.storage.erasure import Chosen, remove_traces, spelt
+from platform_core.storage.objects import open_objects
 from platform_core.storage.s3 import table_options
 
 PATIENCE = 12
@@ -112,6 +114,61 @@ class Lake:
         except (DeltaError, OSError) as error:
             raise StorageUnavailable(self._path(table), _first_line(error)) from error
         return int(done["numFilesRemoved"]) - int(done["numFilesAdded"])
+
+    def erase(self, table: str, chosen: Sequence[Chosen]) -> int:
+        """Remove rows from the table, from every file in its folder and from its log; returns how many it held now.
+
+        Earlier versions lose the files that held them: what else was in those files can be read no more at that
+        version. Everything else is left, the numbers of versions and the transactions that have landed among it.
+
+        Args:
+            table: Which table.
+            chosen: Rows that meet any of these conditions.
+
+        Raises:
+            StorageUnavailable: If the store did not take the commit.
+        """
+        return self._change(table, chosen, lambda delta, where: int(delta.delete(where)["num_deleted_rows"] or 0))
+
+    def replace(self, table: str, rows: pa.Table, chosen: Chosen, *, transaction: str) -> int:
+        """Put rows in the place of those that meet `chosen`, in one commit, and `erase` those; returns how many.
+
+        All rows must meet `chosen` themselves. With a transaction that has landed only the erasure is finished: 0.
+        """
+        rows = self._conform(table, rows)
+
+        def write(delta: DeltaTable, where: str) -> int:
+            if delta.transaction_version(transaction) is not None:
+                return 0
+            write_deltalake(
+                delta,
+                _described_once(rows, {field.name for field in delta.schema().fields}),
+                mode="overwrite",
+                predicate=where,
+                commit_properties=CommitProperties(
+                    max_commit_retries=0, app_transactions=[Transaction(transaction, uuid.uuid4().int >> 66)]
+                ),
+            )
+            return int(rows.num_rows)
+
+        return self._change(table, [chosen], write)
+
+    def _change(self, table: str, chosen: Sequence[Chosen], change: Callable[[DeltaTable, str], int]) -> int:
+        """Change a table as another writer allows it, then remove what the change has left of the chosen rows."""
+        patience, n = PATIENCE, 0
+        while (delta := self._open(table)) is not None:
+            try:
+                n = change(delta, spelt(chosen))
+                break
+            except (DeltaError, OSError) as error:
+                patience -= CONFLICT if isinstance(error, CommitFailedError) else FAILURE
+                if patience <= 0:
+                    raise StorageUnavailable(self._path(table), _first_line(error)) from error
+                time.sleep(random.uniform(0.01, 0.05) * 2 ** min(PATIENCE - patience, 5))
+        delta = self._open(table)
+        if delta is not None:
+            remove_traces(delta, open_objects(self._path(table)), chosen)
+        return n
 
     def version(self, table: str) -> int:
         """The table's present version; -1 before its first row."""
