@@ -20,6 +20,7 @@ NATIVE = "native"
 ARRIVAL = "raw__arrival"
 SERIES = "core__series"
 PATIENT_MERGE = "core__patient_merge"
+WITHDRAWN = "core__withdrawn"
 STAGE = "core__stage"
 LABEL = "core__label"
 RECIPE = "core__recipe"
@@ -38,6 +39,7 @@ EPISODE = "out__episode"
 DECISION = "out__decision"
 MODEL = "out__model"
 SERVING = "out__serving"
+WITHDRAWAL = "out__withdrawal"
 
 
 def is_remote(uri: str) -> bool:

@@ -253,6 +253,46 @@ class Book:
         with self._open() as db:
             db.executemany("INSERT OR REPLACE INTO released (base, content, because) VALUES (?, ?, ?)", rows)
 
+    # -- withdrawal
+
+    def files(self) -> Iterator[Entry]:
+        """All files, pending or done, in the order of their addresses."""
+        with self._open() as db:
+            yield from _entries(db, "ORDER BY address")
+
+    def shown_parts(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Every series that was read, and parts that its instances went into."""
+        with self._open() as db:
+            for base, parts in db.execute("SELECT DISTINCT base, parts FROM shown ORDER BY base, parts"):
+                yield base, tuple(json.loads(parts))
+
+    def erase(self, bases: Iterable[str], arrival_keys: Iterable[str] = ()) -> int:
+        """Let go of all that is known of these series and files, and of the bytes that told of it; returns the files.
+
+        Files that still lie at the source are new to the next run.
+        """
+        series, arrivals = [(base,) for base in bases], [(key,) for key in arrival_keys]
+        with self._open() as db:
+            before = db.total_changes
+            db.executemany("DELETE FROM file WHERE base = ?", series)
+            db.executemany("DELETE FROM file WHERE arrival_key = ?", arrivals)
+            n = db.total_changes - before
+            db.executemany("DELETE FROM shown WHERE base = ?", series)
+            db.executemany("DELETE FROM released WHERE base = ?", series)
+            db.execute("DELETE FROM shard")
+            _state(db, "cursor", "")
+        self._tidy()
+        return n
+
+    def _tidy(self) -> None:
+        """Write the file anew without what was deleted, and empty the log of writes beside it."""
+        db = sqlite3.connect(self.file, timeout=WAIT_S, isolation_level=None)
+        try:
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            db.close()
+
     # -- the file
 
     def _series(self, having: str, *values: object) -> Iterator[str]:

@@ -62,6 +62,10 @@ class Door:
         """Stands in for a patient who is not stated: `origin` is the study UID or the content hash."""
         return self._pseudonym("unknown-patient", site, origin)
 
+    def tombstone(self, patient_key: str) -> str:
+        """What stands for a withdrawn patient: the door knows the key again, and nobody else can make one of it."""
+        return self._pseudonym("withdrawn", patient_key)
+
     def reader_key(self, site: str, reader: str) -> str:
         """Pseudonym of who read a scan."""
         return self._pseudonym("reader", site, reader)

@@ -26,7 +26,7 @@ from platform_core.manifest.arrivals import (
 )
 from platform_core.manifest.book import Entry, Group
 from platform_core.manifest.discovery import Discovery, discover
-from platform_core.manifest.fetched import Fetched, open_entry, read_group
+from platform_core.manifest.fetched import Fetched, index_row, open_entry, read_group
 from platform_core.manifest.index import ByFile, read_index
 from platform_core.manifest.parts import Decided, Present, decide_parts, ends_of, present_parts
 from platform_core.manifest.place import Place, enter, entry_of, fetch
@@ -135,6 +135,9 @@ def _take_in(
     if not any(file.is_listed for file in fetched):
         return
     came.moved += absent
+    if _is_of_withdrawn(place, fetched, index):
+        came.arrivals += [_withdrawn(file) for file in fetched]
+        return
     reading = read_group(place, group, fetched, room, past, index)
     parts = decide_parts(place, group, reading, fetched, present, index)
     came.arrivals += ends_of(place, group.base, reading, fetched, parts)
@@ -203,6 +206,19 @@ def _orphan(file: Fetched) -> Arrival:
     """A late file of a series whose earlier files cannot be read any more: alone it would replace a whole volume."""
     detail = "earlier files of this series are gone or unreadable; put them back and run again"
     return Arrival(file.entry, Outcome(WAITING, "earlier_files_gone", detail), is_listed=True)
+
+
+def _is_of_withdrawn(place: Place, fetched: Sequence[Fetched], index: ByFile | None) -> bool:
+    """Whether a file of the series names a patient who was withdrawn."""
+    named = {file.file.identity.patient_id for file in fetched if file.file.identity is not None}
+    stated = index_row(index, fetched).get("patient_id", "").strip()
+    return any(map(place.is_withdrawn, {*named, stated}))
+
+
+def _withdrawn(file: Fetched) -> Arrival:
+    """Ignored, and the door book keeps no more of it than that the file need not be read again."""
+    entry = replace(file.entry, base=None, parts=(), content="", instance="")
+    return Arrival(entry, Outcome(IGNORED, "withdrawn"), file.is_listed)
 
 
 def _write_series(place: Place, decided: Sequence[Decided]) -> None:

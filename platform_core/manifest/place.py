@@ -7,6 +7,7 @@ from datetime import datetime
 from platform_core.errors import NoSuchPlace, UnreadableScan
 from platform_core.manifest.book import Book, Entry, open_book
 from platform_core.manifest.door import Door, open_door
+from platform_core.manifest.withdrawn import read_tombstones
 from platform_core.manifest.workspace import Workspace
 from platform_core.settings import SiteSettings
 from platform_core.sources import SOURCES
@@ -28,6 +29,8 @@ class Place:
     book: Book
     run: str
     at: datetime
+    withdrawn: frozenset[str] = frozenset()
+    """Tombstones of patients whose scans are not taken in."""
 
     @property
     def issuer(self) -> str:
@@ -44,6 +47,12 @@ class Place:
         """Whether scans come over a network: then waiting for answers is what takes the time."""
         return "://" in self.settings.path
 
+    def is_withdrawn(self, patient_id: str) -> bool:
+        """Whether this identifier is of a patient who was withdrawn."""
+        if not self.withdrawn or not patient_id:
+            return False
+        return self.door.tombstone(self.door.patient_key(self.issuer, patient_id)) in self.withdrawn
+
     def is_moving(self, item: Item) -> bool:
         """Whether this file changed so shortly ago that more of it may come."""
         now_ns = int(self.at.timestamp() * 1e9)
@@ -58,7 +67,8 @@ def enter(workspace: Workspace, site: str, run: str, at: datetime) -> Place:
         WrongKey: If the pseudonym key is not this workspace's.
     """
     settings, door = workspace.site(site), open_door(workspace)
-    return Place(workspace, site, settings, SOURCES[settings.source], door, open_book(door, site), run, at)
+    book, withdrawn = open_book(door, site), read_tombstones(workspace)
+    return Place(workspace, site, settings, SOURCES[settings.source], door, book, run, at, withdrawn)
 
 
 def bytes_of(place: Place, item: Item) -> bytes | None:

@@ -13,6 +13,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "localizer": ("a scout or localizer", "nothing"),
     "other_modality": ("a modality that this platform does not measure", "nothing"),
     "gone_before_read": ("listed, then gone in two runs", "send it again if it matters"),
+    "withdrawn": ("of a patient who was withdrawn", "nothing; remove it at the source"),
     # duplicate
     "same_pixels": ("the same instance in another file", "nothing"),
     "same_voxels": ("the same voxels as another series of the site", "nothing: the first one counts"),

@@ -95,6 +95,13 @@ PATIENT_MERGE = _table(
     RUN,
 )
 
+WITHDRAWN = _table(
+    "one patient key whose scans are never taken in again",
+    ("tombstone", TEXT, "pseudonym of the patient key: equal keys have equal tombstones, and no key can be had back"),
+    ("withdrawn_at", MOMENT, ""),
+    RUN,
+)
+
 STAGE = _table(
     "one series at one stage",
     SITE,
@@ -394,10 +401,25 @@ SKETCH = _table(
     RUN,
 )
 
+WITHDRAWAL = _table(
+    "one withdrawal that has ended; it names nobody",
+    ("sites", pa.list_(TEXT), "where the patient was seen"),
+    ("began_at", MOMENT, ""),
+    ("ended_at", MOMENT, ""),
+    ("n_series", WHOLE, ""),
+    ("n_volumes", WHOLE, "stored volumes, harmonized ones included"),
+    ("n_rows", TEXT, "JSON: rows removed per table"),
+    ("n_left", WHOLE, "files of the workspace that still held a key at the end; 0, or a person was told which"),
+    ("models", TEXT, "JSON: model@version, and how it saw the patient: trained, descended or calibrated"),
+    ("because", TEXT, "what is exact afterwards and what is not, in a sentence"),
+    RUN,
+)
+
 SCHEMAS: dict[str, pa.Schema] = {
     layout.ARRIVAL: ARRIVAL,
     layout.SERIES: SERIES,
     layout.PATIENT_MERGE: PATIENT_MERGE,
+    layout.WITHDRAWN: WITHDRAWN,
     layout.STAGE: STAGE,
     layout.LABEL: LABEL,
     layout.RECIPE: FITTED_RECIPE,
@@ -416,4 +438,5 @@ SCHEMAS: dict[str, pa.Schema] = {
     layout.DECISION: DECISION,
     layout.MODEL: MODEL,
     layout.SERVING: SERVING,
+    layout.WITHDRAWAL: WITHDRAWAL,
 }
