@@ -21,7 +21,7 @@ from types import ModuleType
 
 from tests.benchmarks.detection.table import FROZEN, HERE, Cell, Line, Row, print_lines, read_rows, run_cells
 
-MODULES = ("streams", "audit", "oneshot", "kinds", "labels", "transported")
+MODULES = ("streams", "delays", "audit", "oneshot", "kinds", "labels", "transported")
 """Each offers `cells` and `lines`, as `table` says."""
 FILES = {
     "reported": HERE / "detection.csv",

@@ -1,0 +1,212 @@
+"""M3: how many scans after a change does the nightly watch alarm, under the promise of M1?
+
+A reference of 2,000 patients, 750 clean scans of the site, a change at a uniform moment in the ten checks after, then
+all scans changed. The delay runs to the end of the check that alarms, 25 scans each. Every repetition draws patients
+anew, with replacement, from one pool: the reference, the clean scans and the changed ones are of the same patients.
+Beside it a Kolmogorov-Smirnov test of the last 100 scans that is corrected for features and a thousand checks.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from platform_core.shift.risk import Reals
+from platform_core.shift.watch.alarms import SCANS_PER_CHECK
+from platform_core.shift.watch.bets import BETS, Bet, prevalence_bets
+from platform_core.shift.watch.conformal import conformal_ranks, grid_of
+from platform_core.shift.watch.power import first_crossing
+from platform_core.shift.watch.ranks import MIN_REFERENCE, N_PER_GRID_ROW
+from platform_core.shift.watch.wealth import share
+from tests.benchmarks.detection.practice import ks_flags, windows_of
+from tests.benchmarks.detection.table import FROZEN, Cell, Line, Numbers, Row, of_metric
+
+if TYPE_CHECKING:
+    from tests.benchmarks.detection.pool import Pool
+
+M3 = FROZEN["m3"]
+N_NORMAL = 8
+METHODS = {"watch": "", "ks": "KS of the last 100 scans, at the same promise over 1,000 checks"}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Patients of the reference, and of the site in order; columns are streams, the last may be the score."""
+
+    reference: Reals
+    values: Reals
+    change: int
+    """Scans before the change."""
+    bets: Mapping[int, tuple[Bet, ...]]
+    """Of streams that have others than `BETS`."""
+    n_streams: int
+    """That the promise is shared by; more than columns, where those without a change are left out."""
+
+
+Draw = Callable[[np.random.Generator, int, int], Site]
+"""From clean scans and scans after the change to a site."""
+
+
+def cells(*, is_quick: bool) -> list[Cell]:
+    """Every change of the frozen file."""
+    n = 1 if is_quick else M3["cells"]
+    return [
+        Cell(metric="M3", name=name, index=i, run=partial(_run, name, is_quick))
+        for name in M3["reference"]
+        for i in range(n)
+    ]
+
+
+def _run(name: str, is_quick: bool, seed: int) -> Numbers:
+    draw = normal_change(name) if name in M3["normal"] else pool_change(name, is_quick=is_quick)
+    return delays_of(draw, seed, M3["repetitions"])
+
+
+def delays_of(draw: Draw, seed: int, n_sites: int) -> Numbers:
+    """The delay at every site by every method: infinite if there was none, negative if it came before the change."""
+    found: dict[str, float] = {}
+    for i in range(n_sites):
+        rng = np.random.default_rng([seed, i])
+        site = draw(rng, M3["clean"] + int(rng.integers(M3["uniform"])), M3["after"])
+        found[f"watch{i}"] = watch_delay(site, rng)
+        found[f"ks{i}"] = ks_delay(site)
+    return found
+
+
+def watch_delay(site: Site, rng: np.random.Generator) -> float:
+    """Scans from the change to the alarm of the platform's watch."""
+    level = math.log(site.n_streams / (FROZEN["alpha"]["site"] * share(0)))
+    alarms = [math.inf]
+    for column in range(site.values.shape[1]):
+        known = np.isfinite(site.values[:, column])
+        reference = site.reference[np.isfinite(site.reference[:, column]), column]
+        if len(reference) < MIN_REFERENCE:
+            continue
+        ranks = rank(reference, site.values[known, column], rng)
+        block = first_crossing(ranks[None], SCANS_PER_CHECK, level, site.bets.get(column, BETS))[0]
+        if np.isfinite(block):
+            alarms.append(float(np.flatnonzero(known)[int(block + 1) * SCANS_PER_CHECK - 1] + 1))
+    return min(alarms) - site.change
+
+
+def rank(reference: Reals, values: Reals, rng: np.random.Generator) -> Reals:
+    """Conformal ranks as the watch makes them: a twentieth of the reference sets the grid and is no part of it."""
+    sets_grid = np.arange(len(reference)) % N_PER_GRID_ROW == 0
+    grid = grid_of(reference[sets_grid])
+    pool, new = (np.rint(each / grid) * grid for each in (reference[~sets_grid], values))
+    return conformal_ranks(pool, new, rng.random(len(new)))
+
+
+def ks_delay(site: Site) -> float:
+    """Scans from the change to the first window that a KS test finds, at a level that 1,000 checks share."""
+    window, alpha = FROZEN["practice"]["window"], FROZEN["alpha"]["site"] / site.n_streams / FROZEN["m1"]["checks"]
+    ends = np.arange(window, len(site.values) + 1, SCANS_PER_CHECK)
+    is_up = np.zeros(len(ends), bool)
+    for column in range(site.values.shape[1]):
+        reference = site.reference[np.isfinite(site.reference[:, column]), column]
+        values = site.values[:, column]
+        known = np.isfinite(values)
+        if len(reference) >= MIN_REFERENCE and known.sum() > window:
+            of_known = np.cumsum(known)[ends - 1]
+            is_up |= ks_flags(windows_of(values[known], of_known, window), reference, alpha) & (of_known >= window)
+    return float(ends[is_up][0] - site.change) if is_up.any() else math.inf
+
+
+def normal_change(name: str) -> Draw:
+    """One of eight normal features moves or spreads; the other seven, which do not, are left out."""
+    shift, spread = M3["normal"][name]
+
+    def draw(rng: np.random.Generator, n_clean: int, n_after: int) -> Site:
+        values = rng.normal(size=(n_clean + n_after, 1))
+        values[n_clean:] = shift + spread * values[n_clean:]
+        return Site(rng.normal(size=(M3["n_reference"], 1)), values, n_clean, {}, N_NORMAL)
+
+    return draw
+
+
+def pool_change(name: str, *, is_quick: bool) -> Draw:
+    """Every feature and the score of the rendered pool, under an operator or at another prevalence."""
+    from tests.benchmarks.detection.operators import NONE, PREVALENCE, PREVALENCES
+
+    pool = pool_of(is_quick)
+    operator, strength = name.rsplit(" ", 1)
+    among = np.arange(pool.n_shifted)
+    y = pool.y[among]
+    is_label = operator == "prevalence"
+    after = PREVALENCES[int(strength)] if is_label else PREVALENCE
+    clean = np.column_stack([pool.values[NONE][among], pool.score[NONE][among]])
+    world = (operator, int(strength))
+    changed = clean if is_label else np.column_stack([pool.values[world], pool.score[world]])
+
+    def some(rng: np.random.Generator, n: int, prevalence: float) -> np.ndarray:
+        weight = np.where(y == 1, prevalence / (y == 1).sum(), (1 - prevalence) / (y == 0).sum())
+        return np.asarray(rng.choice(among, n, p=weight))
+
+    def draw(rng: np.random.Generator, n_clean: int, n_after: int) -> Site:
+        old, before, now = (
+            some(rng, M3["n_reference"], PREVALENCE),
+            some(rng, n_clean, PREVALENCE),
+            some(rng, n_after, after),
+        )
+        bets = (*BETS, *prevalence_bets(clean[old, -1], y[old]))
+        watched = np.isfinite(clean[old]).sum(axis=0) >= MIN_REFERENCE
+        values = np.concatenate([clean[before], changed[now]])[:, watched]
+        return Site(clean[old][:, watched], values, n_clean, {int(watched.sum()) - 1: bets}, int(watched.sum()))
+
+    return draw
+
+
+@cache
+def pool_of(is_quick: bool) -> "Pool":
+    """The rendered pool, read once."""
+    from tests.benchmarks.detection.pool import load_pool
+
+    return load_pool(quick=is_quick)
+
+
+def lines(rows: Sequence[Row]) -> list[Line]:
+    """Median delay per change, with the interval of the median."""
+    found = []
+    for name, reference in M3["reference"].items():
+        delays = {method: _delays(of_metric(rows, "M3", name), method) for method in METHODS}
+        mine = delays["watch"]
+        if not len(mine):
+            continue
+        late = mine[mine >= 0]
+        low, high = median_interval(late)
+        aim = f"aim {M3['aim'] * reference:.0f}; " if reference > SCANS_PER_CHECK else ""
+        found.append(
+            Line(
+                metric="M3",
+                what=f"median delay of the watch: {name}",
+                value=float(np.median(late)) if len(late) else math.nan,
+                low=low,
+                high=high,
+                n=len(mine),
+                bar=reference,
+                unit="scans",
+                beside={told: float(np.median(delays[m][delays[m] >= 0])) for m, told in METHODS.items() if told},
+                note=f"{aim}alarms before the change {int((mine < 0).sum())}, never after {int(np.isinf(mine).sum())}",
+            )
+        )
+    return found
+
+
+def median_interval(values: Reals) -> tuple[float, float]:
+    """Of the median, at least 95 %, from order statistics; not a number for fewer than six values."""
+    from scipy.stats import binom
+
+    n = len(values)
+    k = int(binom.ppf(0.025, n, 0.5)) if n >= 6 else 0
+    if k < 1:
+        return math.nan, math.nan
+    ordered = np.sort(values)
+    return float(ordered[k - 1]), float(ordered[n - k])
+
+
+def _delays(rows: Sequence[Row], method: str) -> Reals:
+    told = [value for row in rows for name, value in row.numbers.items() if name.rstrip("0123456789") == method]
+    return np.array(told, dtype=np.float64)
