@@ -18,9 +18,12 @@
         WrongKey                     the pseudonym key is missing or is another workspace's
         NoSuchPlace                  a folder or file that does not exist
         StorageRefused               a store that forbids the call or cannot do it
+        UnusableWeights              a checkpoint that is unsafe, damaged or of another architecture
+        TooLittleMemory              a network that does not fit the device with even two scans
       Unavailable                    the world is down; try again                     retryable
         StorageUnavailable           a table or object store did not answer
         SiteUnavailable              a site's source did not answer
+        DeviceLost                   a GPU failed in the middle of the work
 
 Each class keeps its facts as attributes, so a caller never parses a message.
 Messages name sites and pseudonymous keys, never a patient.
@@ -233,6 +236,35 @@ class StorageRefused(BadRequest):
         return f"{self.uri}: {self.reason}; {self.remedy}"
 
 
+class UnusableWeights(BadRequest):
+    """A file of weights cannot be started from.
+
+    `reason` is a short stable code (missing, unsafe, damaged, too_large, changed, other_architecture, not_finite);
+    `detail` says what was found and what to do.
+    """
+
+    def __init__(self, where: str, reason: str, detail: str) -> None:
+        self.where, self.reason, self.detail = where, reason, detail
+        super().__init__(where, reason, detail)
+
+    def __str__(self) -> str:
+        return f"source_weights {self.where}: {self.detail}"
+
+
+class TooLittleMemory(BadRequest):
+    """A network does not fit the device, however few scans it is shown at once."""
+
+    def __init__(self, n_at_once: int) -> None:
+        self.n_at_once = n_at_once
+        super().__init__(n_at_once)
+
+    def __str__(self) -> str:
+        return (
+            f"the device has too little memory for {self.n_at_once} scans at once; "
+            "choose a smaller grid or network for this target"
+        )
+
+
 class StorageUnavailable(Unavailable):
     """A table or object store did not answer."""
 
@@ -253,3 +285,14 @@ class SiteUnavailable(Unavailable):
 
     def __str__(self) -> str:
         return f"{self.what} did not answer: {self.reason}; run again"
+
+
+class DeviceLost(Unavailable):
+    """A GPU failed in the middle of the work; what was kept of a training is gone on with."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        return f"the GPU failed ({self.reason}); run again to go on from the last checkpoint"

@@ -90,6 +90,11 @@ def model_path(model: str, version: int) -> str:
     return f"{MODELS}/{model}/{version:04d}"
 
 
+def training_path(model: str, training: str) -> str:
+    """The folder in which an unfinished training keeps how far it has come."""
+    return f"{MODELS}/{model}/unfinished/{training}"
+
+
 def report_path(name: str) -> str:
     """One page."""
     return f"{REPORTS}/{name}.html"

@@ -76,6 +76,13 @@ class TrainSettings(_Section):
     seed: int = 0
     source_replay: float = Field(default=0.5, ge=0, le=1)
     """Share of source-domain scans mixed into a fine-tuning set, so that the source is not forgotten."""
+    at_once: int | None = Field(default=None, ge=2)
+    """Scans on the device at a time; fewer than `batch_size` and gradients are added up. Halved where memory is short."""
+    patience: int = Field(default=0, ge=0)
+    """Epochs without a better loss on a seventh of the training patients, held out, after which a phase ends with
+    its best weights; 0: train to the end, on all of them."""
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
+    """A training that is interrupted loses at most this much."""
 
 
 class TargetSettings(_Section):
@@ -92,6 +99,11 @@ class TargetSettings(_Section):
     grid: tuple[int, ...] = (16, 48, 48)
     """Voxels that the network sees, (z, y, x) or (y, x); volumes are cropped or padded about their centre."""
     network: str = "resnet_tiny"
+    source_weights: str | None = None
+    """Weights that the source model starts from: a file or folder (relative to the workspace, or absolute), s3:// or
+    https://; PyTorch, safetensors or a MONAI bundle. None: from nothing."""
+    source_weights_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """What that file must hash to."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Calibrated probability from which a scan is called positive."""
     recipe: tuple[StepSettings, ...] = ()
