@@ -27,7 +27,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from platform_core.errors import SchemaMismatch, StorageUnavailable
 from platform_core.layout import is_remote
 from platform_core.queries import Connection, connect
-from platform_core.storage.erasure import Chosen, remove_traces, spelt
+from platform_core.storage.erasure import Chosen, met, remove_traces, spelt
 from platform_core.storage.objects import open_objects
 from platform_core.storage.s3 import table_options
 
@@ -130,16 +130,33 @@ class Lake:
         """
         return self._change(table, chosen, lambda delta, where: int(delta.delete(where)["num_deleted_rows"] or 0))
 
-    def replace(self, table: str, rows: pa.Table, chosen: Chosen, *, transaction: str) -> int:
-        """Put rows in the place of those that meet `chosen`, in one commit, and `erase` those; returns how many.
+    def replace(
+        self,
+        table: str,
+        chosen: Chosen,
+        change: Callable[[pa.Table], pa.Table],
+        *,
+        transaction: str,
+        gone: Sequence[Chosen] | None = None,
+    ) -> int:
+        """Put what `change` makes of the chosen rows in their place, in one commit; returns how many rows that is.
 
-        All rows must meet `chosen` themselves. With a transaction that has landed only the erasure is finished: 0.
+        If another writer comes between, the rows are read and changed again. With a transaction that has landed
+        nothing is written: 0. Files that held the rows as they were go, as in `erase`.
+
+        Args:
+            table: Which table.
+            chosen: The rows that are read, and that all written ones meet too.
+            change: Makes the new rows; at least one.
+            transaction: What tells this write from any other.
+            gone: Of which rows nothing may be left, by default of all that were chosen.
         """
-        rows = self._conform(table, rows)
 
         def write(delta: DeltaTable, where: str) -> int:
             if delta.transaction_version(transaction) is not None:
                 return 0
+            present = self.dataset(table, int(delta.version())).to_table(filter=met([chosen]))
+            rows = self._conform(table, change(present))
             write_deltalake(
                 delta,
                 _described_once(rows, {field.name for field in delta.schema().fields}),
@@ -151,10 +168,16 @@ class Lake:
             )
             return int(rows.num_rows)
 
-        return self._change(table, [chosen], write)
+        return self._change(table, [chosen], write, gone)
 
-    def _change(self, table: str, chosen: Sequence[Chosen], change: Callable[[DeltaTable, str], int]) -> int:
-        """Change a table as another writer allows it, then remove what the change has left of the chosen rows."""
+    def _change(
+        self,
+        table: str,
+        chosen: Sequence[Chosen],
+        change: Callable[[DeltaTable, str], int],
+        gone: Sequence[Chosen] | None = None,
+    ) -> int:
+        """Change a table, again if another writer came between, then remove what is left of the chosen rows."""
         patience, n = PATIENCE, 0
         while (delta := self._open(table)) is not None:
             try:
@@ -167,7 +190,7 @@ class Lake:
                 time.sleep(random.uniform(0.01, 0.05) * 2 ** min(PATIENCE - patience, 5))
         delta = self._open(table)
         if delta is not None:
-            remove_traces(delta, open_objects(self._path(table)), chosen)
+            remove_traces(delta, open_objects(self._path(table)), gone or chosen)
         return n
 
     def version(self, table: str) -> int:
@@ -214,7 +237,7 @@ class Lake:
         views = {name: self.dataset(name) for name in (*wanted, *(c.told_by for c in told.values()))}
         db = connect({f"{name}_as_written" if name in told else name: rows for name, rows in views.items()})
         for name, correction in told.items():
-            db.sql(correction.statement).create_view(name)
+            db.register(name, db.sql(correction.statement))
         return db
 
     def _path(self, table: str) -> str:

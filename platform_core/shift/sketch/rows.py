@@ -108,8 +108,7 @@ def count_rows_in_sql(db: Connection, table: str, grids: Mapping[str, Grid], *, 
     """As `count_rows`, by DuckDB alone; `table` is a relation that `db` knows."""
     answers = {}
     for name, grid in grids.items():
-        rows = db.table(table).project(f"{_column(by, 'unit')}, {_column(name, 'value')}")
-        rows.create_view("chosen", replace=True)
+        db.register("chosen", db.table(table).project(f"{_column(by, 'unit')}, {_column(name, 'value')}"))
         answers[name] = load(HERE, "row_counts").run(db, low=grid.low, scale=grid.scale, bins=grid.n)
     sites = sorted({unit for rows in answers.values() for unit in rows.column("unit").to_pylist()})
     counts = {name: _table(answers[name], sites, grid.n + 2) for name, grid in grids.items()}
