@@ -8,7 +8,7 @@ Beside it a Kolmogorov-Smirnov test of the last 100 scans that is corrected for 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from platform_core.shift.risk import Reals
 from platform_core.shift.watch.alarms import SCANS_PER_CHECK
-from platform_core.shift.watch.bets import BETS, Bet, prevalence_bets
+from platform_core.shift.watch.bets import BETS, Bet, normal_bet, prevalence_bets
 from platform_core.shift.watch.conformal import conformal_ranks, grid_of
 from platform_core.shift.watch.power import first_crossing
 from platform_core.shift.watch.ranks import MIN_REFERENCE, N_PER_GRID_ROW
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 M3 = FROZEN["m3"]
 N_NORMAL = 8
-METHODS = {"watch": "", "ks": "KS of the last 100 scans, at the same promise over 1,000 checks"}
+METHODS = {
+    "watch": "",
+    "oracle": "one who knows the change beforehand, and bets on nothing else",
+    "ks": "KS of the last 100 scans, at the same promise over 1,000 checks",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Site:
     """Of streams that have others than `BETS`."""
     n_streams: int
     """That the promise is shared by; more than columns, where those without a change are left out."""
+    known: Bet | None = None
+    """The bet of one who knows the change of the first column."""
 
 
 Draw = Callable[[np.random.Generator, int, int], Site]
@@ -71,14 +77,17 @@ def delays_of(draw: Draw, seed: int, n_sites: int) -> Numbers:
     for i in range(n_sites):
         rng = np.random.default_rng([seed, i])
         site = draw(rng, M3["clean"] + int(rng.integers(M3["uniform"])), M3["after"])
-        found[f"watch{i}"] = watch_delay(site, rng)
+        found[f"watch{i}"] = watch_delay(site, rng, share(0))
         found[f"ks{i}"] = ks_delay(site)
+        if site.known:
+            knowing = replace(site, bets={0: (site.known,)})
+            found[f"oracle{i}"] = watch_delay(knowing, rng, 1.0)
     return found
 
 
-def watch_delay(site: Site, rng: np.random.Generator) -> float:
-    """Scans from the change to the alarm of the platform's watch."""
-    level = math.log(site.n_streams / (FROZEN["alpha"]["site"] * share(0)))
+def watch_delay(site: Site, rng: np.random.Generator, of_alpha: float) -> float:
+    """Scans from the change to the alarm of the platform's watch, at a share of the site's alpha."""
+    level = math.log(site.n_streams / (FROZEN["alpha"]["site"] * of_alpha))
     alarms = [math.inf]
     for column in range(site.values.shape[1]):
         known = np.isfinite(site.values[:, column])
@@ -122,7 +131,8 @@ def normal_change(name: str) -> Draw:
     def draw(rng: np.random.Generator, n_clean: int, n_after: int) -> Site:
         values = rng.normal(size=(n_clean + n_after, 1))
         values[n_clean:] = shift + spread * values[n_clean:]
-        return Site(rng.normal(size=(M3["n_reference"], 1)), values, n_clean, {}, N_NORMAL)
+        known = normal_bet(shift, spread)
+        return Site(rng.normal(size=(M3["n_reference"], 1)), values, n_clean, {}, N_NORMAL, known)
 
     return draw
 
@@ -175,20 +185,19 @@ def lines(rows: Sequence[Row]) -> list[Line]:
         mine = delays["watch"]
         if not len(mine):
             continue
-        late = mine[mine >= 0]
-        low, high = median_interval(late)
+        low, high = median_interval(mine[mine >= 0])
         aim = f"aim {M3['aim'] * reference:.0f}; " if reference > SCANS_PER_CHECK else ""
         found.append(
             Line(
                 metric="M3",
                 what=f"median delay of the watch: {name}",
-                value=float(np.median(late)) if len(late) else math.nan,
+                value=_median(mine),
                 low=low,
                 high=high,
                 n=len(mine),
                 bar=reference,
                 unit="scans",
-                beside={told: float(np.median(delays[m][delays[m] >= 0])) for m, told in METHODS.items() if told},
+                beside={told: _median(delays[method]) for method, told in METHODS.items() if told},
                 note=f"{aim}alarms before the change {int((mine < 0).sum())}, never after {int(np.isinf(mine).sum())}",
             )
         )
@@ -205,6 +214,12 @@ def median_interval(values: Reals) -> tuple[float, float]:
         return math.nan, math.nan
     ordered = np.sort(values)
     return float(ordered[k - 1]), float(ordered[n - k])
+
+
+def _median(delays: Reals) -> float:
+    """Of those that did not come before the change; not a number if there are none."""
+    late = delays[delays >= 0]
+    return float(np.median(late)) if len(late) else math.nan
 
 
 def _delays(rows: Sequence[Row], method: str) -> Reals:

@@ -202,7 +202,8 @@ def print_lines(lines: Sequence[Line]) -> None:
         verdict = {None: "    ", True: "met ", False: "MISS"}[line.is_met]
         print(f"{line.metric:4}{verdict} {line.what:66} {_told(line)}".rstrip())
         for name, value in line.beside.items():
-            print(f"{'':9}   {name:64} {_number(value, line.unit)}")
+            if not math.isnan(value):
+                print(f"{'':9}   {name:64} {_number(value, line.unit)}")
         if line.note:
             print(f"{'':9}   {line.note}")
 
