@@ -8,7 +8,7 @@ Several tests look at the same patients, each for another kind of change: `place
 feature moved against what the others let expect), `axes` (many moved a little together), `spread`, `shape` (share of
 patients below a quantile: Kolmogorov-Smirnov on a grid), `kernel` (maximum mean discrepancy) and `score` (share of
 positives). All of them are worked out under the same permutations of patients, and so is the most surprising of them:
-one p-value, exact for any number of patients, features and whatever their dependence. Patients are taken to be
+one p-value, exact for any number of patients, features and whatever their dependence. ScoredPatients are taken to be
 exchangeable: one row each, and no effect of the day.
 """
 
@@ -20,11 +20,11 @@ import numpy as np
 
 from platform_core.errors import EmptySample
 from platform_core.shift.onboarding_arms import SCORE, Arm, Told, arms_of, shared_features
-from platform_core.shift.patients import Patients
 from platform_core.shift.risk import Reals
+from platform_core.shift.scored_patients import ScoredPatients
 
 LOOKS = (50, 100, 250)
-"""Patients of a new site at which it is tested; one look at each, whatever came of the one before."""
+"""ScoredPatients of a new site at which it is tested; one look at each, whatever came of the one before."""
 MIN_PATIENTS = 10
 """Of either side."""
 N_PERMUTATIONS = 999
@@ -83,7 +83,7 @@ class OnboardingVerdict:
     looks: tuple[OneShot, ...]
     """In order of patients; each has its share of alpha."""
     n_next: int | None
-    """Patients at which the next look is due; None after the last."""
+    """ScoredPatients at which the next look is due; None after the last."""
 
     @property
     def is_different(self) -> bool:
@@ -100,8 +100,8 @@ class OnboardingVerdict:
 
 
 def one_shot(
-    reference: Patients,
-    current: Patients,
+    reference: ScoredPatients,
+    current: ScoredPatients,
     *,
     alpha: float = 0.05,
     seed: int = 0,
@@ -112,8 +112,8 @@ def one_shot(
     Features that fewer than `MIN_PATIENTS` or half of either side have are left out: that a tag is missing is no shift.
 
     Args:
-        reference: Patients of the reference, with scores and labels if a model has been made.
-        current: Patients of the site.
+        reference: ScoredPatients of the reference, with scores and labels if a model has been made.
+        current: ScoredPatients of the site.
         alpha: Chance of a false alarm.
         seed: Of the permutations and of the kernel's frequencies.
         n_permutations: The p-value is a multiple of 1 / (n_permutations + 1).
@@ -143,8 +143,8 @@ def one_shot(
 
 
 def onboarding_test(
-    reference: Patients,
-    current: Patients,
+    reference: ScoredPatients,
+    current: ScoredPatients,
     *,
     alpha: float = 0.05,
     looks: Sequence[int] = LOOKS,

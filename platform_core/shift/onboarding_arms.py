@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from scipy.special import log_ndtr, ndtri
 
-from platform_core.shift.patients import Patients
 from platform_core.shift.risk import Reals
+from platform_core.shift.scored_patients import ScoredPatients
 
 SCORE = "score"
 MIN_KNOWN = 0.5
@@ -61,7 +61,7 @@ class Arm:
         return Told(statistic, _log_p_of_sum(statistic), z[0])
 
 
-def shared_features(reference: Patients, current: Patients, least: int) -> tuple[str, ...]:
+def shared_features(reference: ScoredPatients, current: ScoredPatients, least: int) -> tuple[str, ...]:
     """Features that enough of both sides have and that are not one number throughout."""
     found = []
     for name in sorted(set(reference.features) & set(current.features)):
@@ -74,7 +74,9 @@ def shared_features(reference: Patients, current: Patients, least: int) -> tuple
     return tuple(found)
 
 
-def arms_of(reference: Patients, current: Patients, features: tuple[str, ...], rng: np.random.Generator) -> list[Arm]:
+def arms_of(
+    reference: ScoredPatients, current: ScoredPatients, features: tuple[str, ...], rng: np.random.Generator
+) -> list[Arm]:
     """Every arm that the two sides allow."""
     names, raw = list(features), [np.concatenate([p.column(f) for p in (reference, current)]) for f in features]
     arms = []
@@ -115,7 +117,7 @@ def _joint_arms(x: Reals, names: tuple[str, ...], rng: np.random.Generator) -> l
     ]
 
 
-def _posterior(score: Reals, reference: Patients) -> Reals:
+def _posterior(score: Reals, reference: ScoredPatients) -> Reals:
     """Chance of a positive by the reference's labels: the direction in which a change of prevalence moves scores most.
 
     The locally most powerful test of a change of prevalence compares the mean of exactly this (its score function is

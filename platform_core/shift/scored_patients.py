@@ -1,4 +1,4 @@
-"""Patients as rows of numbers: what a test that looks at all features of a patient at once is given."""
+"""ScoredPatients as rows of numbers: what a test that looks at all features of a patient at once is given."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ from platform_core.shift.risk import Reals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patients:
+class ScoredPatients:
     """One row per patient of one stratum, in order of arrival."""
 
     features: tuple[str, ...]
@@ -22,7 +22,7 @@ class Patients:
     def __len__(self) -> int:
         return len(self.values)
 
-    def first(self, n: int) -> "Patients":
+    def first(self, n: int) -> "ScoredPatients":
         """The first `n` of them."""
         score, y = (None if column is None else column[:n] for column in (self.score, self.y))
         return replace(self, values=self.values[:n], score=score, y=y)
