@@ -57,7 +57,12 @@ def rank(reference: Reals, new: Due, feature: str, name: str) -> Reals:
     sets_grid = np.arange(len(reference)) % N_PER_GRID_ROW == 0
     grid = grid_of(reference[sets_grid])
     pool, values = (np.rint(each / grid) * grid for each in (reference[~sets_grid], new.value))
-    return conformal_ranks(pool, values, tie_breaks(map(str, new.key.tolist()), feature, name))
+    return conformal_ranks(pool, values, tie_breaks(map(series_key, new.key), feature, name))
+
+
+def series_key(key: int) -> str:
+    """Of an image, in an order that its number has too."""
+    return f"{key:09d}"
 
 
 def is_new_visit(scans: Scans) -> npt.NDArray[np.bool_]:
@@ -118,7 +123,7 @@ def _day_medians(images: Scans, feature: int, n: int) -> Due:
 def as_values(scans: Scans) -> pa.Table:
     """Images as the watch reads them, in the columns of `VALUES`."""
     start = datetime(FIRST_DAY.year, FIRST_DAY.month, FIRST_DAY.day, tzinfo=UTC)
-    keys = [f"{key:09d}" for key in scans.key]
+    keys = [series_key(key) for key in scans.key]
     about = {
         "series_key": keys,
         "revision": np.ones(len(keys), np.int64),
