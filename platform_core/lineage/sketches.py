@@ -5,6 +5,7 @@ A difference is not enough: it IS the patient. So the rows of the days give way 
 
 from collections.abc import Sequence
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,10 @@ from platform_core.shift.sketch.cells import Cells, Sketch, cells_of, count_days
 from platform_core.shift.sketch.patient_days import Basis, feature_days, score_days
 from platform_core.shift.sketch.references import Row, read_reference
 from platform_core.shift.sketch.sketches import next_entry
-from platform_core.storage.erasure import Chosen
 from platform_core.storage.tables import rows_of
+
+if TYPE_CHECKING:
+    from platform_core.storage.erasure import Chosen
 
 OF_SCORES = ("score", "label", "embedding")
 

@@ -10,7 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from functools import reduce
 from io import BytesIO
+from operator import and_, or_
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +38,14 @@ def spelt(chosen: Sequence[Chosen]) -> str:
     each = [" AND ".join(f"{name} IN ({', '.join(map(_literal, values))})" for name, values in one.items())
             for one in chosen]  # fmt: skip
     return " OR ".join(f"({one})" for one in each)
+
+
+def met(chosen: Sequence[Chosen]) -> ds.Expression:
+    """The condition for Arrow."""
+    each = [
+        reduce(and_, (ds.field(name).isin(pa.array(list(values))) for name, values in one.items())) for one in chosen
+    ]
+    return reduce(or_, each)
 
 
 def remove_traces(delta: DeltaTable, objects: Objects, chosen: Sequence[Chosen]) -> int:
