@@ -22,7 +22,7 @@ from platform_core.lineage.seen import Seen, seen_by
 from platform_core.manifest.book import Book, open_book
 from platform_core.manifest.door import Door, open_door, private_folder
 from platform_core.manifest.workspace import Workspace
-from platform_core.storage.erasure import Chosen
+from platform_core.storage.erasure import Chosen, met
 
 SCOPE = ("site", "stratum", "recipe", "reference")
 """What names one pool of ranks."""
@@ -183,8 +183,7 @@ def _with_what_is_touched(workspace: Workspace, door: Door, plan: Plan) -> Plan:
 def volumes_of(workspace: Workspace, plan: Plan) -> list[str]:
     """Stored volumes of the patient, whichever recipe and revision, those that no row names among them."""
     wanted = set(plan.keys)
-    folders = [f"{layout.VOLUMES}/{site}" for site in plan.series]
-    return [path for folder in folders for path in workspace.objects.list(folder) if wanted & words_of(path)]
+    return [path for path in workspace.objects.list(layout.VOLUMES) if wanted & words_of(path)] if wanted else []
 
 
 def _one_person(workspace: Workspace, key: str) -> tuple[str, ...]:
@@ -254,12 +253,8 @@ def _n_rows(workspace: Workspace, plan: Plan) -> dict[str, int]:
     n = {}
     for table, schema in workspace.lake.schemas.items():
         chosen = chosen_rows(plan, table, schema.names)
-        where = [pc.field(name).isin(pa.array(values, pa.string())) for one in chosen for name, values in one.items()]
-        rows = [
-            workspace.lake.read(table, each, [next(iter(one))]).num_rows
-            for each, one in zip(where, chosen, strict=True)
-        ]
-        n[table] = max(rows, default=0) if table == layout.ARRIVAL else sum(rows)
+        if chosen:
+            n[table] = workspace.lake.read(table, met(chosen), [next(iter(chosen[0]))]).num_rows
     return {table: count for table, count in n.items() if count}
 
 

@@ -16,9 +16,11 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -128,7 +130,7 @@ class Lake:
         Raises:
             StorageUnavailable: If the store did not take the commit.
         """
-        return self._change(table, chosen, lambda delta, where: int(delta.delete(where)["num_deleted_rows"] or 0))
+        return self._change(table, chosen, None, None, chosen)
 
     def replace(
         self,
@@ -139,49 +141,33 @@ class Lake:
         transaction: str,
         gone: Sequence[Chosen] | None = None,
     ) -> int:
-        """Put what `change` makes of the chosen rows in their place, in one commit; returns how many rows that is.
+        """Put what `change` makes of the chosen rows in their place, in one commit; returns how many they were.
 
         If another writer comes between, the rows are read and changed again. With a transaction that has landed
         nothing is written: 0. Files that held the rows as they were go, as in `erase`.
 
         Args:
             table: Which table.
-            chosen: The rows that are read, and that all written ones meet too.
-            change: Makes the new rows; at least one.
+            chosen: The rows that are read; what is made of them is of the same sites.
+            change: Makes the new rows.
             transaction: What tells this write from any other.
             gone: Of which rows nothing may be left, by default of all that were chosen.
         """
-
-        def write(delta: DeltaTable, where: str) -> int:
-            if delta.transaction_version(transaction) is not None:
-                return 0
-            present = self.dataset(table, int(delta.version())).to_table(filter=met([chosen]))
-            rows = self._conform(table, change(present))
-            write_deltalake(
-                delta,
-                _described_once(rows, {field.name for field in delta.schema().fields}),
-                mode="overwrite",
-                predicate=where,
-                commit_properties=CommitProperties(
-                    max_commit_retries=0, app_transactions=[Transaction(transaction, uuid.uuid4().int >> 66)]
-                ),
-            )
-            return int(rows.num_rows)
-
-        return self._change(table, [chosen], write, gone)
+        return self._change(table, [chosen], change, transaction, gone or [chosen])
 
     def _change(
         self,
         table: str,
         chosen: Sequence[Chosen],
-        change: Callable[[DeltaTable, str], int],
-        gone: Sequence[Chosen] | None = None,
+        change: Callable[[pa.Table], pa.Table] | None,
+        transaction: str | None,
+        gone: Sequence[Chosen],
     ) -> int:
-        """Change a table, again if another writer came between, then remove what is left of the chosen rows."""
+        """Write the sites of the chosen rows anew, again if another writer came between; then remove all traces."""
         patience, n = PATIENCE, 0
         while (delta := self._open(table)) is not None:
             try:
-                n = change(delta, spelt(chosen))
+                n = self._rewrite(table, delta, chosen, change, transaction)
                 break
             except (DeltaError, OSError) as error:
                 patience -= CONFLICT if isinstance(error, CommitFailedError) else FAILURE
@@ -190,8 +176,44 @@ class Lake:
                 time.sleep(random.uniform(0.01, 0.05) * 2 ** min(PATIENCE - patience, 5))
         delta = self._open(table)
         if delta is not None:
-            remove_traces(delta, open_objects(self._path(table)), gone or chosen)
+            remove_traces(delta, open_objects(self._path(table)), gone)
         return n
+
+    def _rewrite(
+        self,
+        table: str,
+        delta: DeltaTable,
+        chosen: Sequence[Chosen],
+        change: Callable[[pa.Table], pa.Table] | None,
+        transaction: str | None,
+    ) -> int:
+        """One commit of whole sites: rows that deltalake copies itself get a type of text that Arrow cannot filter."""
+        if transaction is not None and delta.transaction_version(transaction) is not None:
+            return 0
+        data = self.dataset(table, int(delta.version()))
+        present = data.to_table(filter=met(chosen))
+        if not present.num_rows:
+            return 0
+        made = None if change is None else self._conform(table, change(present))
+        is_parted = "site" in delta.metadata().partition_columns
+        sites = pc.unique(present.column("site")).to_pylist() if is_parted else []
+        others = ~met(chosen) & met([{"site": sites}]) if is_parted else ~met(chosen)
+        known = {field.name for field in delta.schema().fields}
+        schema = pa.schema([f.remove_metadata() if f.name in known else f for f in data.schema.remove_metadata()])
+        parts = chain(data.scanner(filter=others).to_batches(), () if made is None else made.to_batches())
+        batches = (batch.select(schema.names).cast(schema) for batch in parts)
+        landed = [] if transaction is None else [Transaction(transaction, uuid.uuid4().int >> 66)]
+        write_deltalake(
+            delta,
+            pa.RecordBatchReader.from_batches(schema, batches),
+            mode="overwrite",
+            schema_mode="merge",
+            predicate=spelt([{"site": sites}]) if is_parted else None,
+            target_file_size=GROWN_BYTES,
+            writer_properties=WriterProperties(max_row_group_size=GROUP_ROWS),
+            commit_properties=CommitProperties(max_commit_retries=0, app_transactions=landed),
+        )
+        return int(present.num_rows)
 
     def version(self, table: str) -> int:
         """The table's present version; -1 before its first row."""
