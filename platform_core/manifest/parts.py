@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pyarrow.compute as pc
@@ -194,10 +194,19 @@ def _series_row(place: Place, taken: Taken, fetched: Sequence[Fetched], index: B
         "patient_known": bool(patient_id),
         "geometry": taken.geometry,
         "acquired_on": door.shift_date(site, acquired_on),
-        "observed_on": door.shift_date(site, acquired_on or place.at.date()),
+        "observed_on": door.shift_date(site, _observed_on(acquired_on, place.at.date())),
         "ingested_at": place.at,
         "run": place.run,
     }
+
+
+def _observed_on(acquired_on: date | None, arrived_on: date) -> date:
+    """The day that a scan counts for: one that claims to be of a later day than it came has a clock that runs ahead.
+
+    A scanner's day may be one ahead of ours, by its time zone.
+    """
+    is_ahead = acquired_on is not None and acquired_on > arrived_on + timedelta(days=1)
+    return arrived_on if acquired_on is None or is_ahead else acquired_on
 
 
 def ends_of(

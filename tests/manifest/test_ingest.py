@@ -327,6 +327,21 @@ def test_dates_move_by_whole_weeks(north: Workspace, folder: Path, write_ct: Wri
     assert unstated["observed_on"] == open_door(north).shift_date("north", datetime(2026, 2, 1, tzinfo=UTC).date())
 
 
+def test_a_scanner_whose_clock_runs_ahead_is_dated_by_the_day_of_arrival(
+    north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
+) -> None:
+    """A scan of 2099 would be the site's latest period until 2099."""
+    write_ct(folder / "a", (0, 2), SeriesInstanceUID="1.1", AcquisitionDate="20990101")
+    write_ct(folder / "b", (0, 2), SeriesInstanceUID="1.2", AcquisitionDate="20260202")
+    ingest(north)
+    found = sorted(rows(north, layout.SERIES), key=lambda row: row["acquired_on"])
+    moved = open_door(north).shift_date
+    assert [row["observed_on"] for row in found] == [
+        moved("north", datetime(2026, 2, day, tzinfo=UTC).date()) for day in (2, 1)
+    ], "one day ahead is another time zone"
+    assert found[1]["acquired_on"] == moved("north", datetime(2099, 1, 1, tzinfo=UTC).date()), "what it says is kept"
+
+
 def test_radiographs_are_plain_images_of_their_own(
     north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest
 ) -> None:
