@@ -170,9 +170,9 @@ def test_a_site_is_watched_by_all() -> None:
 
 def test_a_large_change_is_found_in_two_checks() -> None:
     def draw(rng: np.random.Generator, n_clean: int, n_after: int) -> delays.Site:
-        values = rng.normal(size=(n_clean + 100 + 0 * n_after, 2))
+        values = rng.normal(size=(n_clean + n_after // 30, 2))
         values[n_clean:, 1] += 3
-        return delays.Site(rng.normal(size=(300, 2)), values, n_clean, {}, 2)
+        return delays.Site(rng.normal(size=(300, 2)), values, n_clean, (delays.Family((0, 1), 2),))
 
     found = delays.delays_of(draw, 5, 3)
     assert all(0 < found[f"watch{i}"] <= 50 for i in range(3))

@@ -1,13 +1,13 @@
 """M3: how many scans after a change does the nightly watch alarm, under the promise of M1?
 
-A reference of 2,000 patients, 750 clean scans of the site, a change at a uniform moment in the ten checks after, then
-all scans changed. The delay runs to the end of the check that alarms, 25 scans each. Every repetition draws patients
+A reference of 2,000 patients, 750 clean scans of the site, a change before any of the next ten checks, then all scans
+changed. The delay runs to the end of the check that alarms, 25 scans each. Every repetition draws patients
 anew, with replacement, from one pool: the reference, the clean scans and the changed ones are of the same patients.
 Beside it a Kolmogorov-Smirnov test of the last 100 scans that is corrected for features and a thousand checks.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 M3 = FROZEN["m3"]
 N_NORMAL = 8
+CHANGES = M3["reference"] | dict.fromkeys(M3["others"])
 METHODS = {
     "watch": "",
     "oracle": "one who knows the change beforehand, and bets on nothing else",
@@ -37,19 +38,32 @@ METHODS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Family:
+    """Streams that are watched together."""
+
+    columns: tuple[int, ...]
+    n_streams: int
+    """That its share of alpha is for; more than columns, where those without a change are left out."""
+    bets: tuple[Bet, ...] = BETS
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
-    """Patients of the reference, and of the site in order; columns are streams, the last may be the score."""
+    """Patients of the reference, and of the site in order; columns are streams."""
 
     reference: Reals
     values: Reals
     change: int
     """Scans before the change."""
-    bets: Mapping[int, tuple[Bet, ...]]
-    """Of streams that have others than `BETS`."""
-    n_streams: int
-    """That the promise is shared by; more than columns, where those without a change are left out."""
+    families: tuple[Family, ...]
+    """In the order in which they were opened: each has its share of alpha."""
     known: Bet | None = None
     """The bet of one who knows the change of the first column."""
+
+    @property
+    def n_streams(self) -> int:
+        """Of all families."""
+        return sum(family.n_streams for family in self.families)
 
 
 Draw = Callable[[np.random.Generator, int, int], Site]
@@ -60,15 +74,13 @@ def cells(*, is_quick: bool) -> list[Cell]:
     """Every change of the frozen file."""
     n = 1 if is_quick else M3["cells"]
     return [
-        Cell(metric="M3", name=name, index=i, run=partial(_run, name, is_quick))
-        for name in M3["reference"]
-        for i in range(n)
+        Cell(metric="M3", name=name, index=i, run=partial(_run, name, is_quick)) for name in CHANGES for i in range(n)
     ]
 
 
 def _run(name: str, is_quick: bool, seed: int) -> Numbers:
     draw = normal_change(name) if name in M3["normal"] else pool_change(name, is_quick=is_quick)
-    return delays_of(draw, seed, M3["repetitions"])
+    return delays_of(draw, seed, M3["quick_repetitions" if is_quick else "repetitions"])
 
 
 def delays_of(draw: Draw, seed: int, n_sites: int) -> Numbers:
@@ -76,29 +88,32 @@ def delays_of(draw: Draw, seed: int, n_sites: int) -> Numbers:
     found: dict[str, float] = {}
     for i in range(n_sites):
         rng = np.random.default_rng([seed, i])
-        site = draw(rng, M3["clean"] + int(rng.integers(M3["uniform"])), M3["after"])
-        found[f"watch{i}"] = watch_delay(site, rng, share(0))
+        site = draw(rng, M3["clean"] + SCANS_PER_CHECK * int(rng.integers(M3["uniform"])), M3["after"])
+        found[f"watch{i}"] = watch_delay(site, rng)
         found[f"ks{i}"] = ks_delay(site)
         if site.known:
-            knowing = replace(site, bets={0: (site.known,)})
-            found[f"oracle{i}"] = watch_delay(knowing, rng, 1.0)
+            knowing = replace(site, families=(Family((0,), site.n_streams, (site.known,)),))
+            found[f"oracle{i}"] = watch_delay(knowing, rng, lambda _: 1.0)
     return found
 
 
-def watch_delay(site: Site, rng: np.random.Generator, of_alpha: float) -> float:
-    """Scans from the change to the alarm of the platform's watch, at a share of the site's alpha."""
-    level = math.log(site.n_streams / (FROZEN["alpha"]["site"] * of_alpha))
+def watch_delay(site: Site, rng: np.random.Generator, share_of: Callable[[int], float] = share) -> float:
+    """Scans from the change to the alarm of the platform's watches, each at its share of the site's alpha."""
     alarms = [math.inf]
-    for column in range(site.values.shape[1]):
-        known = np.isfinite(site.values[:, column])
-        reference = site.reference[np.isfinite(site.reference[:, column]), column]
-        if len(reference) < MIN_REFERENCE:
-            continue
-        ranks = rank(reference, site.values[known, column], rng)
-        block = first_crossing(ranks[None], SCANS_PER_CHECK, level, site.bets.get(column, BETS))[0]
-        if np.isfinite(block):
-            alarms.append(float(np.flatnonzero(known)[int(block + 1) * SCANS_PER_CHECK - 1] + 1))
+    for i, family in enumerate(site.families):
+        level = math.log(family.n_streams / (FROZEN["alpha"]["site"] * share_of(i)))
+        alarms += [_alarm(site, column, family.bets, level, rng) for column in family.columns]
     return min(alarms) - site.change
+
+
+def _alarm(site: Site, column: int, bets: Sequence[Bet], level: float, rng: np.random.Generator) -> float:
+    """Scans until a stream alarms."""
+    known = np.isfinite(site.values[:, column])
+    reference = site.reference[np.isfinite(site.reference[:, column]), column]
+    block = first_crossing(rank(reference, site.values[known, column], rng)[None], SCANS_PER_CHECK, level, bets)[0]
+    if np.isinf(block):
+        return math.inf
+    return float(np.flatnonzero(known)[int(block + 1) * SCANS_PER_CHECK - 1] + 1)
 
 
 def rank(reference: Reals, values: Reals, rng: np.random.Generator) -> Reals:
@@ -132,13 +147,14 @@ def normal_change(name: str) -> Draw:
         values = rng.normal(size=(n_clean + n_after, 1))
         values[n_clean:] = shift + spread * values[n_clean:]
         known = normal_bet(shift, spread)
-        return Site(rng.normal(size=(M3["n_reference"], 1)), values, n_clean, {}, N_NORMAL, known)
+        families = (Family((0,), N_NORMAL),)
+        return Site(rng.normal(size=(M3["n_reference"], 1)), values, n_clean, families, known)
 
     return draw
 
 
 def pool_change(name: str, *, is_quick: bool) -> Draw:
-    """Every feature and the score of the rendered pool, under an operator or at another prevalence."""
+    """Every feature of the rendered pool and then, as a watch of its own, the score: by an operator or a prevalence."""
     from tests.benchmarks.detection.operators import NONE, PREVALENCE, PREVALENCES
 
     pool = pool_of(is_quick)
@@ -161,10 +177,12 @@ def pool_change(name: str, *, is_quick: bool) -> Draw:
             some(rng, n_clean, PREVALENCE),
             some(rng, n_after, after),
         )
-        bets = (*BETS, *prevalence_bets(clean[old, -1], y[old]))
-        watched = np.isfinite(clean[old]).sum(axis=0) >= MIN_REFERENCE
-        values = np.concatenate([clean[before], changed[now]])[:, watched]
-        return Site(clean[old][:, watched], values, n_clean, {int(watched.sum()) - 1: bets}, int(watched.sum()))
+        watched = np.flatnonzero(np.isfinite(clean[old, :-1]).sum(axis=0) >= MIN_REFERENCE)
+        families = (
+            Family(tuple(watched.tolist()), len(watched)),
+            Family((clean.shape[1] - 1,), 1, (*BETS, *prevalence_bets(clean[old, -1], y[old]))),
+        )
+        return Site(clean[old], np.concatenate([clean[before], changed[now]]), n_clean, families)
 
     return draw
 
@@ -180,13 +198,13 @@ def pool_of(is_quick: bool) -> "Pool":
 def lines(rows: Sequence[Row]) -> list[Line]:
     """Median delay per change, with the interval of the median."""
     found = []
-    for name, reference in M3["reference"].items():
+    for name, reference in CHANGES.items():
         delays = {method: _delays(of_metric(rows, "M3", name), method) for method in METHODS}
         mine = delays["watch"]
         if not len(mine):
             continue
         low, high = median_interval(mine[mine >= 0])
-        aim = f"aim {M3['aim'] * reference:.0f}; " if reference > SCANS_PER_CHECK else ""
+        aim = f"aim {M3['aim'] * reference:.0f}; " if reference and reference > SCANS_PER_CHECK else ""
         found.append(
             Line(
                 metric="M3",

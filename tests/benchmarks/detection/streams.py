@@ -16,7 +16,7 @@ from tests.benchmarks.detection.practice import evidently_flags, ks_flags, psi, 
 from tests.benchmarks.detection.table import FROZEN, Cell, Line, Numbers, Row, of_metric, rate, total
 from tests.benchmarks.detection.units import first_alarm
 
-SITES_PER_CELL = FROZEN["m1"]["sites_per_cell"]
+M1 = FROZEN["m1"]
 PRACTICES = {
     "KS of the last 100 images, Bonferroni over features": "ks",
     "PSI > 0.2 of the last 100 images": "psi",
@@ -28,14 +28,15 @@ def cells(*, is_quick: bool) -> list[Cell]:
     """All nuisances together most, each alone some."""
     found = []
     for name in NUISANCES:
-        n = 1 if is_quick else FROZEN["m1"]["cells_all" if name == "all" else "cells_each"]
-        found += [Cell(metric="M1", name=name, index=i, run=partial(watch_sites, name)) for i in range(n)]
+        n = 1 if is_quick else M1["cells_all" if name == "all" else "cells_each"]
+        run = partial(watch_sites, name, n_sites=M1["quick_sites" if is_quick else "sites_per_cell"])
+        found += [Cell(metric="M1", name=name, index=i, run=run) for i in range(n)]
     return [*found, Cell(metric="M1", name="as Evidently says", index=0, run=agreement)]
 
 
-def watch_sites(name: str, seed: int, n_sites: int = SITES_PER_CELL, n_checks: int | None = None) -> Numbers:
+def watch_sites(name: str, seed: int, *, n_sites: int, n_checks: int = M1["checks"]) -> Numbers:
     """Some sites that do not change, watched by all."""
-    watched = [watch_site(name, [seed, site], n_checks or FROZEN["m1"]["checks"]) for site in range(n_sites)]
+    watched = [watch_site(name, [seed, site], n_checks) for site in range(n_sites)]
     return {"n": n_sites} | {key: math.fsum(one[key] for one in watched) for key in watched[0]}
 
 
