@@ -277,7 +277,7 @@ SHIFT = _table(
 
 _INTERVALS = [
     (f"{term}{end}", REAL, "" if end else f"{term.replace('_', ' ')}; null if not estimable")
-    for term in ("source_risk", "divergence", "joint_risk", "target_risk")
+    for term in ("source_risk", "divergence", "joint_risk", "target_risk", "expected_risk")
     for end in ("", "_low", "_high")
 ]
 
@@ -292,7 +292,7 @@ FINDING = _table(
     ("period_end", DAY, ""),
     ("reference", TEXT, "what the site was compared with"),
     ("kind", TEXT, "none, covariate_acquisition, covariate_case_mix, label, concept, mixed or undetermined"),
-    ("size", REAL, "Kolmogorov-Smirnov distance for covariate, change of prevalence for label"),
+    ("size", REAL, "covariate: Kolmogorov-Smirnov distance; label, mixed: change of prevalence; concept: of positives"),
     ("low", REAL, "95 % interval"),
     ("high", REAL, ""),
     ("n_needed", WHOLE, "scans or labels needed for a verdict; null if there is one"),

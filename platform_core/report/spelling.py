@@ -81,7 +81,8 @@ def days(start: date | None, end: date | None) -> str:
 
 def size_name(finding: Finding) -> str:
     """What the size of a finding measures."""
-    return "change of prevalence" if finding.kind == "label" else "KS distance"
+    names = {"label": "change of prevalence", "mixed": "change of prevalence", "concept": "positives not foretold"}
+    return names.get(finding.kind, "KS distance")
 
 
 def sentence(text: str | None) -> str:

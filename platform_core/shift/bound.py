@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from platform_core.manifest.serving import Calibration
 from platform_core.shift.discriminant import cross_fitted
-from platform_core.shift.risk import Estimate, Reals, balanced_error, log_loss, patient_bootstrap
+from platform_core.shift.risk import Estimate, Reals, balanced_error, log_losses, patient_bootstrap
 from platform_core.shift.scores import ScoredScans
 
 MIN_PATIENTS = 20
@@ -36,6 +36,9 @@ class Bound:
     """Sum over both domains of the balanced error of one linear head for both, [0, 2]."""
     target_risk: Estimate | None = None
     """Log-loss on the site's held-out patients, nats per scan."""
+    expected_risk: Estimate | None = None
+    """What the target risk would be if the reference's labels hold for the site's scores; needs no label of the site.
+    An indicator, and never evidence at a gate."""
 
 
 UNKNOWN = Bound()
@@ -47,8 +50,35 @@ def labelled_risk(scans: ScoredScans, calibration: Calibration) -> Estimate | No
     known = scans.where(scans.is_labelled)
     if len(np.unique(known.patient_key)) < MIN_RISK_PATIENTS:
         return None
-    p = calibration.probability(known.score)
-    return patient_bootstrap(lambda rows: log_loss(known.y[rows], p[rows]), known.patient_key.tolist())
+    losses = log_losses(known.y, calibration.probability(known.score))
+    return patient_bootstrap(lambda rows: float(losses[rows].mean()), known.patient_key.tolist())
+
+
+def expected_risk(scores: Reals, y: Reals, calibration: Calibration, prevalence: Estimate) -> Estimate | None:
+    """Log-loss of the site's calibration on a labelled reference weighted to the site's prevalence, nats per scan.
+
+    Its interval adds the errors of either class's mean loss and of the prevalence; None with fewer than
+    `MIN_RISK_PATIENTS` of a class. It holds as long as positives and negatives score as they do in the reference.
+
+    Args:
+        scores: Of the reference, one per patient, as they are or as the site's scanner would have made them.
+        y: 1 or 0 for each.
+        calibration: Of the site.
+        prevalence: Of the site.
+    """
+    losses = log_losses(y, calibration.probability(scores))
+    negative, positive = (losses[y == value] for value in (0, 1))
+    if min(len(negative), len(positive)) < MIN_RISK_PATIENTS:
+        return None
+    share = prevalence.value
+    value = float(share * positive.mean() + (1 - share) * negative.mean())
+    parts = (
+        share * positive.std(ddof=1) / np.sqrt(len(positive)),
+        (1 - share) * negative.std(ddof=1) / np.sqrt(len(negative)),
+        (positive.mean() - negative.mean()) * (prevalence.high - prevalence.low) / (2 * 1.96),
+    )
+    half_width = 1.96 * float(np.sqrt(np.sum(np.square(parts))))
+    return Estimate(value, max(value - half_width, 0.0), value + half_width)
 
 
 def divergence(source: Reals, target: Reals) -> Estimate | None:

@@ -1,6 +1,6 @@
 """Every statistic on every feature of two samples, and whether chance explains the distance."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,17 +36,24 @@ class FeatureShift:
     """Every statistic by name."""
 
 
-def compare(before: pa.Table, after: pa.Table) -> tuple[FeatureShift, ...]:
+def compare(
+    before: pa.Table, after: pa.Table, statistics: Collection[str] = tuple(STATISTICS)
+) -> tuple[FeatureShift, ...]:
     """Compare the features that both samples (in the columns of `LONG`) have, in name order.
 
-    A feature that fewer than `MIN_VALUES` patients of either sample have is left out.
+    A feature that fewer than `MIN_VALUES` patients of either sample have is left out. `statistics` names those to
+    compute, of which `ks` must be one.
     """
     first, second = by_feature(before), by_feature(after)
     shared = sorted(name for name in first.keys() & second.keys() if _is_known(first[name], second[name]))
     if not shared:
         return ()
     reference, current = long_table(first, shared), long_table(second, shared)
-    found = {name: _values(statistic.compute(reference, current)) for name, statistic in STATISTICS.items()}
+    found = {
+        name: _values(statistic.compute(reference, current))
+        for name, statistic in STATISTICS.items()
+        if name in statistics
+    }
     return tuple(
         _shift(name, first[name], second[name], {statistic: values[name] for statistic, values in found.items()})
         for name in shared

@@ -5,10 +5,10 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.manifest.labels import read_labels
 from platform_core.manifest.serving import Calibration, Serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
@@ -19,6 +19,7 @@ from platform_core.shift.samples import (
     accepted_sample,
     patients_of,
     period_samples,
+    read_labels,
     reference_samples,
 )
 from platform_core.shift.scores import ScoredScans, score_rows
@@ -90,9 +91,17 @@ class Inputs:
 
     @property
     def held_out(self) -> ScoredScans | None:
-        """The period's patients whom no model learns from."""
-        scans = self.scores
-        return None if scans is None else scans.of_part("evaluation", self.workspace.settings.split)
+        """The period's patients whom the model has not learned from: all, if it knows other hospitals only."""
+        if self.scores is None or self.serving is None or self.reference is None:
+            return None
+        never_learned = self.scores.of_part("evaluation", self.workspace.settings.split)
+        if self.reference.site == self.current.site or _is_trained_again(self.workspace, self.serving.model):
+            return never_learned
+        known = {key for sample in self.reference.samples.values() for key in sample.patients}
+        return self.scores.where(
+            np.isin(self.scores.series_key, never_learned.series_key)
+            | ~np.isin(self.scores.patient_key, np.array(sorted(known), dtype=np.str_))
+        )
 
     @cached_property
     def transported(self) -> Transported | None:
@@ -182,7 +191,8 @@ def read_inputs(workspace: Workspace, site: str, target: str | None) -> list[Inp
     modality = None if target is None else workspace.settings.target[target].modality
     strata = period_samples(workspace, site, modality)
     latest = max((periods[-1].period_start for periods in strata.values()), default=None)
-    present = [periods for periods in strata.values() if periods[-1].period_start == latest]
+    # an alarm begins a period in one stratum only
+    present = [periods for periods in strata.values() if latest is not None and periods[-1].period_end >= latest]
     least = workspace.settings.shift.min_scans
     serving = None if target is None else current_serving(workspace, site, target)
     return [
@@ -212,6 +222,13 @@ def _reference(workspace: Workspace, serving: Serving, current: Sample) -> Refer
     )
     calibration = source.calibration if source.model == serving.model else serving.calibration
     return Reference(site=settings.source_site, recipe=source.recipe, calibration=calibration, samples=samples)
+
+
+def _is_trained_again(workspace: Workspace, model: str) -> bool:
+    """Whether `model@version` was made from another version, with labels of whatever site asked for it."""
+    name, _, version = model.rpartition("@")
+    rows = workspace.lake.read(layout.MODEL, pc.field("model") == name, ["version", "parent"]).to_pylist()
+    return any(row["parent"] is not None for row in rows if str(row["version"]) == version)
 
 
 def _made_at(workspace: Workspace, model: str) -> datetime | None:

@@ -1,7 +1,7 @@
 """The samples that are compared: one row per patient, one stratum, one period. Strata are never mixed."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_core import layout
+from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 from platform_core.shift.contract import LONG
@@ -31,6 +32,8 @@ HEADER_FIELDS = (
 PROJECTIONS = ("CR", "DX", "DR", "RF", "XR")
 """Modalities that all mean a plain radiograph."""
 Fields = Mapping[str, tuple[str | None, ...]]
+Labels = Mapping[str, tuple[float, float]]
+"""By series: 1 positive or 0 negative, and the chance that it was asked for a label, NaN if not stated."""
 EVER_DAYS = 365_000
 """A period so long that it holds every scan."""
 
@@ -58,6 +61,12 @@ class Sample:
         return tuple(self.scans.column("series_key").to_pylist())
 
     @property
+    def patients(self) -> list[str]:
+        """Their keys, in the same order."""
+        keys: list[str] = self.scans.column("patient_key").to_pylist()
+        return keys
+
+    @property
     def facts(self) -> list[list[object]]:
         """Series and revisions, sorted: what a result from this sample depends on."""
         revisions = self.scans.column("revision").to_pylist()
@@ -75,9 +84,16 @@ class Patients:
     """(patients,): 1 positive, 0 negative, NaN without a label."""
     fields: Fields = field(default_factory=dict)
     """Header fields that may name a cause, one value per patient; None where missing; the likeliest cause first."""
+    asked: Reals | None = None
+    """(patients,): chance that the patient was asked for a label, (0, 1], NaN where not stated; None: nowhere."""
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def narrowed(self, features: Sequence[str]) -> "Patients":
+        """The same patients with some of the features, in that order."""
+        place = {name: i for i, name in enumerate(self.features)}
+        return replace(self, features=tuple(features), values=self.values[:, [place[name] for name in features]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,15 +153,32 @@ def feature_values(workspace: Workspace, sample: Sample, recipe: str) -> pa.Tabl
         return load(HERE, "long_features").run(db, site=sample.site, recipe=recipe).cast(LONG)
 
 
-def patients_of(workspace: Workspace, sample: Sample, recipe: str, labels: Mapping[str, int]) -> Patients:
+def patients_of(workspace: Workspace, sample: Sample, recipe: str, labels: Labels) -> Patients:
     """A sample's patients with their features by one recipe, labels and header fields, in the order of the sample."""
     features, values = _feature_matrix(workspace, sample, recipe)
+    told = [labels.get(key, (np.nan, np.nan)) for key in sample.keys]
     return Patients(
         features=features,
         values=values,
-        y=np.array([labels.get(key, np.nan) for key in sample.keys], dtype=np.float64),
+        y=np.array([y for y, _ in told], dtype=np.float64),
         fields={name: tuple(sample.scans.column(name).to_pylist()) for name in HEADER_FIELDS},
+        asked=np.array([chance for _, chance in told], dtype=np.float64),
     )
+
+
+def read_labels(workspace: Workspace, target: str, site: str) -> dict[str, tuple[float, float]]:
+    """Labels in force of a site, of either class, by series."""
+    classes = workspace.target(target).classes
+    rows = labels_in_force(workspace, target).filter(pc.field("site") == site).to_pylist()
+    return {
+        row["series_key"]: (float(classes.index(row["value"])), _chance(row["sampling_probability"]))
+        for row in rows
+        if row["value"] in classes
+    }
+
+
+def _chance(stated: float | None) -> float:
+    return float("nan") if stated is None else float(stated)
 
 
 def _feature_matrix(workspace: Workspace, sample: Sample, recipe: str) -> tuple[tuple[str, ...], Reals]:

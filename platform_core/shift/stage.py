@@ -12,11 +12,16 @@ from platform_core.manifest.schemas import FINDING, SHIFT
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.bound import Bound
 from platform_core.shift.compare import FeatureShift
-from platform_core.shift.diagnosis import Verdict, diagnose
+from platform_core.shift.diagnosis import Verdict, bound_under, diagnose
 from platform_core.shift.evidence import Evidence, evidence_of
 from platform_core.shift.inputs import Inputs, material_of, read_inputs
+from platform_core.shift.labels.bbse import CalledPrevalence
+from platform_core.shift.labels.labelled_prevalence import LabelledPrevalence
+from platform_core.shift.labels.prevalence import PrevalenceEstimate
 from platform_core.shift.risk import Estimate
 from platform_core.storage.tables import rows_of
+
+HasInterval = PrevalenceEstimate | CalledPrevalence | LabelledPrevalence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,9 @@ class Finding:
     target_risk: float | None = None
     target_risk_low: float | None = None
     target_risk_high: float | None = None
+    expected_risk: float | None = None
+    expected_risk_low: float | None = None
+    expected_risk_high: float | None = None
     run: str
 
 
@@ -92,7 +100,7 @@ def findings(workspace: Workspace, site: str | None = None) -> list[Finding]:
 def _find(inputs: Inputs, run: str) -> Finding:
     evidence = evidence_of(material_of(inputs))
     verdict = diagnose(evidence, inputs.workspace.settings.shift)
-    finding = _finding(inputs, verdict, evidence.bound, run)
+    finding = _finding(inputs, verdict, bound_under(verdict, evidence), run)
     lake = inputs.workspace.lake
     lake.append(layout.SHIFT, rows_of(SHIFT, _shift_rows(inputs, evidence, run)), transaction=f"shift/{inputs.key}")
     lake.append(layout.FINDING, rows_of(FINDING, [asdict(finding)]), transaction=f"finding/{inputs.key}")
@@ -102,7 +110,7 @@ def _find(inputs: Inputs, run: str) -> Finding:
 def _finding(inputs: Inputs, verdict: Verdict, bound: Bound, run: str) -> Finding:
     model = None if inputs.serving is None else inputs.serving.model
     accepted = f"{inputs.accepted.site}@{inputs.accepted.period_start}"
-    terms = ("source_risk", "divergence", "joint_risk", "target_risk")
+    terms = ("source_risk", "divergence", "joint_risk", "target_risk", "expected_risk")
     return Finding(
         site=inputs.current.site,
         finding_key=inputs.key,
@@ -145,7 +153,8 @@ def _shift_rows(inputs: Inputs, evidence: Evidence, run: str) -> list[dict[str, 
         rows += _feature_rows(layout.NATIVE, model, evidence.native)
         rows += _feature_rows(recipe, model, evidence.from_reference)
         rows += _feature_rows(recipe, model, (evidence.score,) if evidence.score else ())
-        rows += [{"recipe": recipe, "reference": model} | row for row in _embedding_rows(inputs, evidence)]
+        told = [*_embedding_rows(inputs, evidence), *_prevalence_rows(evidence), *_label_rows(evidence)]
+        rows += [{"recipe": recipe, "reference": model} | row for row in told]
     return [about | row for row in rows]
 
 
@@ -185,3 +194,42 @@ def _embedding_rows(inputs: Inputs, evidence: Evidence) -> list[dict[str, Any]]:
         "n_reference": len(inputs.reference_scores or ()),
     }
     return [row]
+
+
+def _prevalence_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Every estimate from scores; the evidence is that against the assumed prevalence, of calls that against scores."""
+    rows = []
+    by_scores = {"prevalence_from_scores": evidence.prevalence.by_scores} if evidence.prevalence else {}
+    if evidence.through_scanner is not None:
+        by_scores["prevalence_through_scanner"] = evidence.through_scanner
+    for statistic, found in by_scores.items():
+        rows.append(_estimated("score", statistic, found, found.p_changed, n_reference=found.n_reference))
+        fit = {"feature": "score", "statistic": statistic.replace("prevalence", "fit"), "evidence": found.p_fit}
+        rows.append(fit | {"n_current": found.n, "n_reference": found.n_reference})
+    if evidence.prevalence is not None:
+        calls, p_agree = evidence.prevalence.by_calls, evidence.prevalence.p_agree
+        rows.append(_estimated("score", "prevalence_from_calls", calls, p_agree, n_reference=calls.n_reference))
+    return rows
+
+
+def _label_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """What labels tell of prevalence."""
+    found = evidence.labelled_prevalence
+    if found is None:
+        return []
+    return [_estimated("label", "prevalence_from_labels", found, evidence.p_labelled, n_reference=None)]
+
+
+def _estimated(
+    feature: str, statistic: str, found: HasInterval, p: float | None, *, n_reference: int | None
+) -> dict[str, Any]:
+    return {
+        "feature": feature,
+        "statistic": statistic,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "evidence": p,
+        "n_current": found.n,
+        "n_reference": n_reference,
+    }

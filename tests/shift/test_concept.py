@@ -127,7 +127,7 @@ def test_nothing_is_claimed_while_acquisition_differs(test: Test) -> None:
     found: ConceptTest = test(*case, is_comparable=False)
     assert found.p < 1e-3
     assert found.verdict == "not_excluded"
-    assert "acquisition differs" in found.because
+    assert "scans or patients differ" in found.because
     assert test(*case, is_comparable=True).verdict == "changed"
 
 

@@ -87,14 +87,15 @@ CONTENT = (QUIET[0], shift("q50_hu", 0.4, 1e-9))
         (replace(LATER, since_accepted=(shift("noise_hu", 0.09, 1e-9),)), "none"),
         (replace(LATER, since_accepted=(shift("noise_hu", 0.3, 0.04),)), "none"),
         (replace(LATER, prevalence=prevalence(0.7, 0.001)), "label"),
-        (replace(LATER, prevalence=prevalence(0.7, 0.001, 0.005)), "none"),
+        (replace(LATER, prevalence=prevalence(0.7, 0.001, 0.005)), "undetermined"),
+        (replace(LATER, prevalence=prevalence(0.7, 0.001, p_agree=0.005)), "undetermined"),
         (replace(LATER, prevalence=prevalence(0.43, 0.001)), "none"),
         (replace(LATER, prevalence=prevalence(0.7, 0.03)), "none"),
         (replace(LATER, since_accepted=CONTENT), "none"),
         (replace(LATER, since_accepted=CONTENT, prevalence=prevalence(p_fit=0.001)), "covariate_case_mix"),
         (replace(LATER, score=shift("score", 0.4, 1e-9), prevalence=prevalence(p_fit=0.001)), "covariate_case_mix"),
         (replace(LATER, since_accepted=CONTENT, score=None, prevalence=None, bound=Bound()), "covariate_case_mix"),
-        (replace(LATER, bound=replace(LATER.bound, target_risk=Estimate(0.8, 0.7, 0.9))), "concept"),
+        (replace(LATER, bound=replace(LATER.bound, target_risk=Estimate(0.8, 0.7, 0.9))), "none"),
         (replace(LATER, n=99), "undetermined"),
         (replace(LATER, n_accepted=99), "undetermined"),
         (replace(LATER, n=5, since_accepted=NOISE), "undetermined"),
@@ -116,13 +117,14 @@ CONTENT = (QUIET[0], shift("q50_hu", 0.4, 1e-9))
         "later: acquisition far by chance",
         "later: prevalence moved",
         "later: prevalence moved, no fit",
+        "later: prevalence moved, opinions differ",
         "later: prevalence moved immaterially",
         "later: prevalence far by chance",
         "later: content moved, scores fit",
         "later: content moved, no fit",
         "later: score moved, no fit",
         "later: content moved, no model",
-        "later: only the labels disagree",
+        "later: only the risk is higher",
         "few patients",
         "few patients accepted",
         "few patients, large shift",
@@ -151,7 +153,7 @@ def test_the_sentence_names_feature_numbers_and_cause() -> None:
     found = diagnose(replace(LATER, since_accepted=NOISE, headers=(cause,)), SETTINGS)
     assert found.explained_by == (
         "noise_hu rose from 10 to 17 (KS 0.90, p < 0.001) with scanner_model 'X' unseen before (80% of patients); "
-        "label status not determined while acquisition differs"
+        "label status not determined while acquisition differs (124 labels would show a prevalence of 0.55)"
     )
 
 

@@ -177,7 +177,9 @@ def test_every_statistic_of_every_comparison_is_written(ready: Workspace) -> Non
     rows = ready.lake.read(layout.SHIFT).to_pylist()
     compared = {(row["recipe"], row["reference"]) for row in rows}
     assert compared == {("native", "b@2024-01-01"), ("native", MODEL), (RECIPE, MODEL)}
-    assert {row["statistic"] for row in rows} == {"ks", "psi", "wasserstein", "jensen_shannon", "mmd"}
+    distances = {"ks", "psi", "wasserstein", "jensen_shannon", "mmd"}
+    estimates = {"prevalence_from_scores", "fit_from_scores", "prevalence_from_calls", "prevalence_from_labels"}
+    assert {row["statistic"] for row in rows} == distances | estimates
     assert {row["feature"] for row in rows} >= {"noise_immerkaer_hu", "spacing_z_mm", "score", "embedding"}
     ks = [row for row in rows if row["statistic"] == "ks"]
     assert all(row["low"] <= row["value"] <= row["high"] and 0 <= row["evidence"] <= 1 for row in ks)
@@ -264,3 +266,33 @@ def test_findings_never_name_a_patient(ready: Workspace) -> None:
     measure(ready)
     for table in (layout.FINDING, layout.SHIFT):
         assert "patient-b" not in str(ready.lake.read(table).to_pylist())
+
+
+def test_prevalence_is_written_three_ways_with_interval_and_evidence(ready: Workspace) -> None:
+    fill(ready, Month(site="b"), Month(site="b", number=1, prevalence=0.8))
+    found = measure(ready)
+    rows = {row["statistic"]: row for row in ready.lake.read(layout.SHIFT).to_pylist()}
+    for statistic in ("prevalence_from_scores", "prevalence_from_calls", "prevalence_from_labels"):
+        row = rows[statistic]
+        assert row["low"] < 0.8 < row["high"]
+        assert (row["n_current"], row["reference"]) == (150, MODEL)
+    assert rows["prevalence_from_scores"]["evidence"] < 0.01
+    assert rows["prevalence_from_labels"]["evidence"] < 0.01
+    assert rows["prevalence_from_calls"]["evidence"] > 0.01
+    assert "by calls" in found.explained_by
+    assert "of 150 labels are positive" in found.explained_by
+
+
+def test_without_labels_of_the_site_the_reference_foretells_the_risk(ready: Workspace) -> None:
+    fill(ready, Month(site="b"), Month(site="b", number=1, is_labelled=False))
+    found = measure(ready)
+    assert (found.target_risk, found.kind) == (None, "none")
+    assert found.expected_risk == pytest.approx(found.source_risk, abs=0.1)
+    assert found.expected_risk_low is not None
+    assert found.expected_risk_high is not None
+    assert found.expected_risk_low < found.expected_risk < found.expected_risk_high
+
+
+def test_no_risk_is_foretold_from_scores_that_another_scanner_made(ready: Workspace) -> None:
+    fill(ready, Month(site="b"), Month(site="b", number=1, noise_hu=17))
+    assert measure(ready).expected_risk is None

@@ -260,7 +260,7 @@ def _verdict(
         because = f"a change of meaning is not excluded: {limit}"
     else:
         because = (
-            f"a change of meaning is not excluded: acquisition differs, so scores cannot be compared; {limit} else"
+            f"a change of meaning is not excluded: scans or patients differ, so scores cannot be compared; {limit} else"
         )
     return ConceptTest(verdict=verdict, p=p, excess=excess, least_detectable=least, n=len(y), because=because)
 

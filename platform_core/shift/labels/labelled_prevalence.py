@@ -36,6 +36,8 @@ class LabelledPrevalence:
     n: int
     """Labelled patients."""
     n_positive: int
+    is_even: bool = True
+    """Drawn with one chance for all."""
 
 
 def prevalence_from_labels(
@@ -72,7 +74,7 @@ def prevalence_from_labels(
     weights = (least_probability or float(sampling_probability.min())) / sampling_probability
     low, high = _weighted_bounds(y, np.minimum(weights, 1), alpha)
     value = float(np.average(y, weights=weights))
-    return LabelledPrevalence(value=value, low=min(low, value), high=max(high, value), n=n, n_positive=k)
+    return LabelledPrevalence(value=value, low=min(low, value), high=max(high, value), n=n, n_positive=k, is_even=False)
 
 
 def log_e_value(n_positive: Counts, n: Counts, assumed: float) -> Reals:
