@@ -11,10 +11,13 @@ off goes on where it stopped, and of several programs that ask one builds while 
 import argparse
 import fcntl
 import hashlib
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +68,7 @@ class Size:
         return self.n_mixed if world[0] in MIXED_WITH else self.n_shifted
 
 
-FULL = Size(name="full", n_patients=4000, n_shifted=1000, n_mixed=1800, n_trained=2500)
+FULL = Size(name="full", n_patients=4000, n_shifted=700, n_mixed=1800, n_trained=1500)
 QUICK = Size(name="quick", n_patients=1200, n_shifted=200, n_mixed=200, n_trained=600)
 
 

@@ -18,7 +18,9 @@ from tests.benchmarks.detection.operators import NO_OPERATOR, SCANNER_OPERATORS,
 
 MODALITY = "CT"
 SEED = 20_261_123
-NATIVE = Acquisition(spacing_mm=(1.1, 1.1, 1.5), size=(68, 68, 24), psf_sigma_mm=0.8, noise_hu=14.0, noise_grain_mm=0.6)
+NATIVE = Acquisition(
+    spacing_mm=(1.25, 1.25, 1.5), size=(60, 60, 24), psf_sigma_mm=0.8, noise_hu=14.0, noise_grain_mm=0.6
+)
 SHARE_POSITIVE = 0.40
 """Of the pool, from which samples of any prevalence are drawn."""
 MIMICS = 1 / 3
@@ -70,7 +72,7 @@ def _with_lesion(anatomy: Anatomy, y: float, severity: float) -> Anatomy:
     peak, radius = blobs.peak_hu.copy(), blobs.radius_mm.copy()
     shape = radius[0] / radius[0].mean()
     if y:
-        peak[0], radius[0] = 36 + 60 * severity, (1.75 + 1.6 * severity) * shape
+        peak[0], radius[0] = 34 + 60 * severity, (1.7 + 1.6 * severity) * shape
     else:
         peak[0], radius[0] = 45 * (severity > 0), (1.0 + 0.8 * severity) * shape
     return replace(anatomy, blobs=replace(blobs, peak_hu=peak, radius_mm=radius))
