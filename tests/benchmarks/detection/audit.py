@@ -9,12 +9,12 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,9 @@ from platform_core import layout
 from platform_core.manifest.workspace import Workspace
 from platform_core.storage.tables import rows_of
 from tests.benchmarks.detection.table import FROZEN, Cell, Line, Numbers, Row, of_metric, rate, total
+
+if TYPE_CHECKING:
+    from platform_core.shift.watch.streams import Watch
 
 M12 = FROZEN["m12"]
 SITE, STRATUM = "north", "ct/chest/plain/smooth"
@@ -59,35 +62,44 @@ def empty_workspace() -> Iterator[Workspace]:
 
 def nights_after(n_days: int, seed: int) -> Numbers:
     """What the watch of one site costs a night, with so many days of history behind it."""
-    from platform_core.shift.watch.alarms import catch_up, judge
     from platform_core.shift.watch.vigil import keep_watch, kept_watches
 
     with empty_workspace() as workspace:
         rng = np.random.default_rng(seed)
         take_in(workspace, rng, 0, n_days)
         keep_watch(workspace, SITE, None, run="history")
-        whole, cpu, check = [], [], []
+        nights, checks = [], []
         for night in range(n_days, n_days + M12["nights"]):
             (before,) = kept_watches(workspace, SITE)
             take_in(workspace, rng, night, night + 1)
-            wall, processor = time.perf_counter(), time.process_time()
-            keep_watch(workspace, SITE, None, run=f"night{night}")
-            whole.append(time.perf_counter() - wall)
-            cpu.append(time.process_time() - processor)
-            wall = time.perf_counter()
-            judge(catch_up(workspace, before.watch))
-            check.append(time.perf_counter() - wall)
+            nights.append(_timed(partial(keep_watch, workspace, SITE, None, run=f"night{night}")))
+            checks.append(_timed(partial(check, workspace, before.watch)))
         n_scans = (n_days + M12["nights"]) * M12["patients"]
         for table in (layout.RANK, layout.FEATURE):
             workspace.lake.compact(table)
         return {
-            "night_ms": 1000 * statistics.median(whole),
-            "night_cpu_ms": 1000 * statistics.median(cpu),
-            "check_ms": 1000 * statistics.median(check),
+            "night_ms": statistics.median(wall for wall, _ in nights),
+            "night_cpu_ms": statistics.median(cpu for _, cpu in nights),
+            "check_ms": statistics.median(wall for wall, _ in checks),
+            "check_cpu_ms": statistics.median(cpu for _, cpu in checks),
             "rank_bytes": bytes_of(workspace, layout.RANK) / n_scans,
             "feature_bytes": bytes_of(workspace, layout.FEATURE) / n_scans,
             "watch_bytes": sum(len(workspace.objects.get(path)) for path in workspace.objects.list("watches")),
         }
+
+
+def check(workspace: Workspace, watch: "Watch") -> bool:
+    """Take in the ranks of a night, and say whether they alarm."""
+    from platform_core.shift.watch.alarms import catch_up, judge
+
+    return judge(catch_up(workspace, watch)).is_alarm
+
+
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall and processor time, all threads, ms."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)
 
 
 def take_in(workspace: Workspace, rng: np.random.Generator, first: int, last: int) -> None:
@@ -233,21 +245,29 @@ def _cost_lines(rows: Sequence[Row]) -> list[Line]:
     found = []
     for row in of_metric(rows, "M12"):
         about = row.numbers
+        told = f"{M12['features']} features, {row.cell}"
         found += [
             Line(
                 metric="M12",
-                what=f"check of a site, {M12['features']} features, {row.cell}",
-                value=about["check_ms"],
+                what=f"check of a site, {told}",
+                value=about["check_cpu_ms"],
                 bar=FROZEN["bars"]["M12_ms"],
                 unit="ms",
+                note=f"of processor time; {about['check_ms']:.0f} ms by the clock of a busy machine",
             ),
             Line(
                 metric="M12",
-                what=f"whole night: read, rank, write, check, {row.cell}",
-                value=about["night_ms"],
+                what=f"whole night: read, rank, write, check, {told}",
+                value=about["night_cpu_ms"],
                 unit="ms",
-                note=f"per scan {about['rank_bytes']:.0f} bytes of ranks, {about['feature_bytes']:.0f} of features; "
-                f"state of the watch {about['watch_bytes'] / 1000:.0f} kB",
+                note=f"of processor time; {about['night_ms']:.0f} ms by the clock",
+            ),
+            Line(
+                metric="M12",
+                what=f"kept per scan: ranks, {told}",
+                value=about["rank_bytes"],
+                unit="bytes",
+                note=f"features {about['feature_bytes']:.0f} bytes; the watch itself {about['watch_bytes']:.0f} in all",
             ),
         ]
     return found
