@@ -77,7 +77,7 @@ class TrainSettings(_Section):
     source_replay: float = Field(default=0.5, ge=0, le=1)
     """Share of source-domain scans mixed into a fine-tuning set, so that the source is not forgotten."""
     at_once: int | None = Field(default=None, ge=2)
-    """Scans on the device at a time; fewer than `batch_size` and gradients are added up. Halved where memory is short."""
+    """Scans on the device at a time, by default a batch; with fewer, gradients are added up. Halved if it is full."""
     patience: int = Field(default=0, ge=0)
     """Epochs without a better loss on a seventh of the training patients, held out, after which a phase ends with
     its best weights; 0: train to the end, on all of them."""

@@ -25,6 +25,16 @@ from platform_core.storage.objects import Objects
 METADATA, WEIGHTS = "configs/metadata.json", "models/model.safetensors"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceWeights:
+    """The file that a model's weights began with."""
+
+    where: str
+    sha256: str
+    share: float
+    """Of its layers and the network's that matched."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bundle:
     """Everything that prediction needs."""
@@ -35,6 +45,7 @@ class Bundle:
     platt: Platt
     reference: pa.Table
     """site, series_key, revision."""
+    source_weights: SourceWeights | None = None
 
 
 def write_bundle(workspace: Workspace, bundle: Bundle, folder: str) -> str:
@@ -78,6 +89,7 @@ def read_bundle(workspace: Workspace, uri: str) -> Bundle:
         framing=Framing(grid=tuple(framing["grid"]), window=framing["window"] and tuple(framing["window"])),
         platt=Platt(**metadata["platt"]),
         reference=read_reference(workspace, uri),
+        source_weights=SourceWeights(**started) if (started := metadata.get("source_weights")) else None,
     )
 
 
@@ -103,6 +115,7 @@ def _metadata(bundle: Bundle, weights_sha256: str) -> dict[str, Any]:
         "weights_sha256": weights_sha256,
         "framing": asdict(framing),
         "platt": asdict(bundle.platt),
+        "source_weights": bundle.source_weights and asdict(bundle.source_weights),
         "network_data_format": {
             "inputs": {
                 "image": {

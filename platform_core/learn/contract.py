@@ -38,6 +38,11 @@ class Phase:
     """Epochs, as a share of the target's `train.epochs`; at least one epoch is run."""
     lr_scale: float = 1.0
     """Learning rate at the start of the cosine, as a multiple of `train.learning_rate`."""
+    lr_decay: float = 1.0
+    """Learning rate of each block as a multiple of that of the block after it: geometric, the head the fastest."""
+    pull: float = 0.0
+    """Strength a of the penalty a/2 |w - w0|^2 that holds blocks to where the training started (L2-SP); the head,
+    whose start means nothing, is held to 0. It takes the place of weight decay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,140 +3,189 @@
 Loss is binary cross-entropy with a weight per scan (`data.even_weights` makes them).
 Frozen blocks keep their buffers too: they stay in evaluation mode, so that BatchNorm
 neither uses nor updates statistics of the batch. One GPU is used if there is one, in
-bfloat16; on a CPU the same seed and number of threads give the same weights.
+bfloat16; on a CPU the same seed and number of threads give the same weights, also after
+any number of interruptions.
 """
 
-from dataclasses import dataclass
+from math import isfinite
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 from torch.nn import functional
 
-from platform_core.learn.contract import Blocks, Phase, Strategy
+from platform_core.errors import BadRequest
+from platform_core.learn.augment import augment
+from platform_core.learn.contract import Phase, Strategy
+from platform_core.learn.device import fewer, is_out_of_memory, open_fabric, told_apart
 from platform_core.learn.networks import Classifier
+from platform_core.learn.phases import Course, Stretch, TrainingSet, batches, freeze_all_but, prepare, split
+from platform_core.learn.resume import Bookmark, Progress, unpack
 from platform_core.settings import TrainSettings
 
-GAIN_SD, OFFSET_SD = 0.1, 0.05
-"""Intensity jitter per scan, relative to the unit range that networks see."""
+Tensors = dict[str, torch.Tensor]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainingSet:
-    """All scans in memory at once."""
-
-    x: torch.Tensor
-    """(n, 1, z, y, x) or (n, 1, y, x), float32."""
-    y: torch.Tensor
-    """(n,), 0 or 1."""
-    weight: torch.Tensor
-    """(n,), what each scan counts in the loss."""
-
-
-def fit(network: Classifier, data: TrainingSet, strategy: Strategy, settings: TrainSettings) -> list[float]:
+def fit(
+    network: Classifier,
+    data: TrainingSet,
+    strategy: Strategy,
+    settings: TrainSettings,
+    *,
+    bookmark: Bookmark | None = None,
+    held_out: TrainingSet | None = None,
+) -> list[float]:
     """Train `network` in place through every phase; it ends on the CPU in evaluation mode.
+
+    Args:
+        network: Where to start.
+        data: What moves the weights.
+        strategy: Which blocks, how fast, in which order.
+        settings: Epochs, batches, learning rate, seed.
+        bookmark: Where the training keeps how far it has come; it goes on from there. The caller sees to it that a
+            bookmark belongs to this training (`fit_key`), and deletes it.
+        held_out: Scans whose loss ends a phase early (`settings.patience`), at the weights where it was least.
 
     Returns:
         Mean training loss of each epoch, all phases in order, nats.
+
+    Raises:
+        BadRequest: If the loss is no number any more.
+        TooLittleMemory: If not even two scans fit the device.
+        DeviceLost: If a GPU fails.
     """
-    fabric = _fabric()
-    chance = torch.Generator().manual_seed(settings.seed)
-    losses: list[float] = []
-    for phase in strategy.phases:
-        losses += _run_phase(fabric, network, data, phase, settings, chance)
+    source = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    course = Course(
+        fabric=open_fabric(),
+        network=network,
+        source=source,
+        data=data,
+        held_out=held_out if settings.patience else None,
+        settings=settings,
+    )
+    kept = (bookmark and bookmark.read()) or {}
+    progress = unpack(kept["progress"]) if kept else _beginning(settings)
+    if kept:
+        network.load_state_dict(kept["weights"])
+    with told_apart():
+        for phase in strategy.phases[progress.phase :]:
+            _run_phase(course, phase, progress, bookmark, kept.pop("tools", None))
     network.cpu().eval().requires_grad_(requires_grad=True)
-    return losses
+    if bookmark:
+        bookmark.write(_state(course, progress))
+    return progress.losses
 
 
-def logits_and_embeddings(
-    network: Classifier, x: torch.Tensor, *, batch_size: int = 64
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (n,) and embeddings (n, channels) in evaluation mode, on the CPU, float32."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device).eval()
-    with torch.inference_mode():
-        embedded = torch.cat([network.embed(part.to(device)) for part in torch.split(x, batch_size)])
-        logits = network.head(embedded).squeeze(1)
-    network.cpu()
-    return logits.cpu(), embedded.cpu()
-
-
-def _fabric() -> Fabric:
-    has_gpu = torch.cuda.is_available()
-    return Fabric(accelerator="cuda" if has_gpu else "cpu", devices=1, precision="bf16-mixed" if has_gpu else "32-true")
+def _beginning(settings: TrainSettings) -> Progress:
+    at_once = settings.at_once or settings.batch_size + 1  # a last batch may have one more
+    return Progress(chance=torch.Generator().manual_seed(settings.seed), at_once=at_once)
 
 
 def _run_phase(
-    fabric: Fabric,
-    network: Classifier,
-    data: TrainingSet,
-    phase: Phase,
-    settings: TrainSettings,
-    chance: torch.Generator,
-) -> list[float]:
-    trained = phase.trains(network.block_names)
-    module, x = _what_moves(network, data.x, trained)
-    _freeze_all_but(network, trained)
-    x, y, weight = (fabric.to_device(part) for part in (x, data.y, data.weight))
-    n_epochs = max(1, round(settings.epochs * phase.share))
-    optimizer = torch.optim.AdamW(
-        [p for p in module.parameters() if p.requires_grad],
-        lr=settings.learning_rate * phase.lr_scale,
-        weight_decay=settings.weight_decay,
-    )
-    n_steps = n_epochs * len(_batches(len(y), settings.batch_size, torch.Generator()))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-    moving, stepper = fabric.setup(module, optimizer)
-    losses = []
-    for _ in range(n_epochs):
-        total = 0.0
-        for rows in _batches(len(y), settings.batch_size, chance):
-            batch = x[rows] if module is not network else augment(x[rows], chance)
-            loss = functional.binary_cross_entropy_with_logits(moving(batch).squeeze(1), y[rows], weight=weight[rows])
-            stepper.zero_grad()
+    course: Course, phase: Phase, progress: Progress, bookmark: Bookmark | None, tools: dict[str, Any] | None
+) -> None:
+    """Run a phase from where it is to its end; `tools` is the kept state of optimizer and schedule."""
+    stretch = prepare(course, phase)
+    if tools:
+        stretch.optimizer.load_state_dict(tools["optimizer"])
+        stretch.schedule.load_state_dict(tools["schedule"])
+    while progress.epoch < stretch.n_epochs and not (stretch.held_out and progress.n_worse >= course.settings.patience):
+        if not progress.batches:
+            progress.batches = batches(len(course.data.y), course.settings.batch_size, progress.chance)
+            progress.total = 0.0
+        rows = progress.batches.pop(0)
+        progress.total += _step(course.fabric, stretch, rows, progress) * len(rows)
+        if not progress.batches:
+            _end_epoch(course, stretch, progress)
+        if bookmark and bookmark.is_due():
+            bookmark.write(_state(course, progress, stretch))
+    if progress.best_weights is not None:
+        course.network.load_state_dict(progress.best_weights)
+    progress.next_phase()
+
+
+def _step(fabric: Fabric, stretch: Stretch, rows: torch.Tensor, progress: Progress) -> torch.Tensor | float:
+    """One update; returns the mean loss of its scans before it."""
+    batch = stretch.data.x[rows]
+    if isinstance(stretch.module, Classifier):
+        batch = augment(batch, progress.chance)
+    loss = None
+    while loss is None:
+        loss = _gradients(fabric, stretch, batch, rows, progress.at_once)
+        if loss is None:
+            progress.at_once = fewer(min(progress.at_once, len(rows)))
+    for parameter, anchor, strength in stretch.anchors:
+        assert parameter.grad is not None, "every trained parameter has a gradient"
+        away = parameter.detach() if anchor is None else parameter.detach() - anchor
+        parameter.grad.add_(away, alpha=strength)
+    stretch.stepper.step()
+    stretch.schedule.step()
+    return loss
+
+
+def _gradients(
+    fabric: Fabric, stretch: Stretch, batch: torch.Tensor, rows: torch.Tensor, at_once: int
+) -> torch.Tensor | float | None:
+    """Add up gradients of the mean loss over parts of a batch; None, with nothing changed, if a part does not fit."""
+    stretch.stepper.zero_grad()
+    before = [buffer.clone() for buffer in stretch.module.buffers()]
+    total: torch.Tensor | float = 0.0
+    try:
+        for part in split(torch.arange(len(rows)), at_once):
+            mine = rows[part]
+            logits = stretch.moving(fabric.to_device(batch[part])).squeeze(1)
+            weight = stretch.data.weight[mine]
+            loss = functional.binary_cross_entropy_with_logits(logits, stretch.data.y[mine], weight=weight)
+            loss = loss * (len(part) / len(rows))
             fabric.backward(loss)
-            stepper.step()
-            schedule.step()
-            total += float(loss.detach()) * len(rows)
-        losses.append(total / len(y))
-    return losses
+            total = total + loss.detach().double()  # a float would wait for the device at every step
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        return total
+    torch.cuda.empty_cache()
+    with torch.no_grad():
+        for buffer, old in zip(stretch.module.buffers(), before, strict=True):
+            buffer.copy_(old)
+    return None
 
 
-def _what_moves(network: Classifier, x: torch.Tensor, trained: Blocks) -> tuple[nn.Module, torch.Tensor]:
-    """The module to train and its input: for the head alone, embeddings that are computed once."""
-    if trained != network.block_names[-1:]:
-        return network, x
-    return network.head, logits_and_embeddings(network, x)[1].clone()
+def _end_epoch(course: Course, stretch: Stretch, progress: Progress) -> None:
+    loss = float(progress.total) / len(stretch.data.y)
+    if not isfinite(loss):
+        raise BadRequest(
+            f"the training loss is {loss} after {len(progress.losses) + 1} epochs; lower train.learning_rate"
+        )
+    progress.losses.append(loss)
+    progress.epoch += 1
+    if stretch.held_out is None:
+        return
+    held_out_loss = _loss_of(course, stretch, stretch.held_out)
+    progress.n_worse += 1
+    if held_out_loss < progress.best_loss:
+        progress.best_loss, progress.n_worse = held_out_loss, 0
+        progress.best_weights = _on_cpu(course.network.state_dict())
 
 
-def _freeze_all_but(network: Classifier, trained: Blocks) -> None:
-    network.eval().requires_grad_(requires_grad=False)
-    for name in trained:
-        network.blocks[name].train().requires_grad_(requires_grad=True)
+def _loss_of(course: Course, stretch: Stretch, data: TrainingSet) -> float:
+    """Mean loss in evaluation mode, nats."""
+    stretch.module.eval()
+    total = 0.0
+    with torch.no_grad():
+        for rows in torch.split(torch.arange(len(data.y)), course.settings.batch_size):
+            logits = stretch.moving(course.fabric.to_device(data.x[rows])).squeeze(1)
+            loss = functional.binary_cross_entropy_with_logits(logits, data.y[rows], weight=data.weight[rows])
+            total += float(loss) * len(rows)
+    freeze_all_but(course.network, stretch.trained)
+    return total / len(data.y)
 
 
-def _batches(n: int, batch_size: int, chance: torch.Generator) -> list[torch.Tensor]:
-    """A new order of all rows in batches; a last batch of one row joins the one before (BatchNorm needs two)."""
-    parts = list(torch.split(torch.randperm(n, generator=chance), batch_size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        last = parts.pop()
-        parts[-1] = torch.cat([parts[-1], last])
-    return parts
+def _state(course: Course, progress: Progress, stretch: Stretch | None = None) -> dict[str, Any]:
+    """All that a bookmark holds; without a stretch, that of a training between phases."""
+    tools = stretch and {"optimizer": stretch.optimizer.state_dict(), "schedule": stretch.schedule.state_dict()}
+    return {"weights": _on_cpu(course.network.state_dict()), "progress": progress.pack(), "tools": tools}
 
 
-def augment(x: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
-    """Flip and jitter each scan of a batch on its own.
-
-    Volumes are flipped along z, y and x, images along x only: a projection has an up and a down.
-    """
-    spatial = range(2, x.ndim) if x.ndim == 5 else (x.ndim - 1,)
-    for axis in spatial:
-        flipped = _per_scan(torch.rand(len(x), generator=chance) < 0.5, x)
-        x = torch.where(flipped, x.flip(axis), x)
-    gain = _per_scan(1 + GAIN_SD * torch.randn(len(x), generator=chance), x)
-    offset = _per_scan(OFFSET_SD * torch.randn(len(x), generator=chance), x)
-    return x * gain + offset
-
-
-def _per_scan(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return values.to(x.device).reshape(-1, *[1] * (x.ndim - 1))
+def _on_cpu(tensors: Tensors) -> Tensors:
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}

@@ -11,7 +11,7 @@ from platform_core import layout
 from platform_core.imaging.volume import Volume
 from platform_core.learn.bundle import Bundle, read_bundle
 from platform_core.learn.data import Loaded, find_scans, frame, load_scans
-from platform_core.learn.fit import logits_and_embeddings
+from platform_core.learn.embedding import logits_and_embeddings
 from platform_core.learn.registry import ModelRef, find
 from platform_core.manifest.schemas import PREDICTION
 from platform_core.manifest.stages import StageCount, Verdict, pending, record_stage, series_rows, transaction

@@ -1,4 +1,4 @@
-"""Which scans make a model: the first at the source site, later ones from the champion.
+"""Which scans make a model, and what it starts from: the first at the source site, later ones from the champion.
 
 Only patients of the train part move weights; those of the validation part set the
 calibration; those of the evaluation part are for the gate and are never read here.
@@ -10,8 +10,9 @@ from datetime import datetime
 import numpy as np
 
 from platform_core.errors import BadRequest, EmptySample
-from platform_core.learn.bundle import read_bundle
+from platform_core.learn.bundle import SourceWeights, read_bundle
 from platform_core.learn.calibrate import log_odds, smoothed_share
+from platform_core.learn.checkpoints import find_checkpoint
 from platform_core.learn.data import (
     Loaded,
     Scan,
@@ -21,19 +22,25 @@ from platform_core.learn.data import (
     load_scans,
     source_recipe,
 )
-from platform_core.learn.networks import Classifier, build_network
+from platform_core.learn.networks import Classifier, build_network, require_fit
 from platform_core.learn.registry import ModelRef, champion
 from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.training import Training, labels_of, make, uniform
+from platform_core.learn.transplant import transplant
 from platform_core.manifest.serving import Calibration
 from platform_core.manifest.workspace import Workspace
 
+FROM_WEIGHTS = "lp_ft"
+"""How a source model is trained from another task's weights: its head is new and must not drag the features first
+(Kumar et al. 2022, arXiv:2202.10054)."""
 FEWEST_PATIENTS, FEWEST_OF_A_CLASS = 20, 5
 """Labelled patients of the train part, in all and of each class, below which a network only learns who they are."""
 
 
 def train_source(workspace: Workspace, target: str, *, run: str, at: datetime, recipe: str | None = None) -> ModelRef:
-    """Train the source model from nothing; the target's first model becomes champion, a later one challenger.
+    """Train the source model, from nothing or from the target's `source_weights`.
+
+    The target's first model becomes champion, a later one challenger.
 
     Args:
         workspace: Where scans, labels and models live.
@@ -43,12 +50,15 @@ def train_source(workspace: Workspace, target: str, *, run: str, at: datetime, r
         recipe: Recipe of the source site's volumes; by default `source_recipe`.
 
     Raises:
-        UnknownName: If there is no such target.
+        UnknownName: If there is no such target or network.
+        BadRequest: If the network needs a larger grid.
+        UnusableWeights: If the source weights are unsafe, damaged, or of another architecture.
         EmptySample: If labelled patients, or patients of one class, are too few.
     """
     settings = workspace.target(target)
     site = settings.source_site
     workspace.site(site)
+    start, source_weights = _source_network(workspace, target)
     recipe = recipe or source_recipe(workspace, target)
     scans = _labelled(find_scans(workspace, target, site, recipe))
     train = _load(workspace, target, in_part(workspace, scans, "train"))
@@ -56,13 +66,14 @@ def train_source(workspace: Workspace, target: str, *, run: str, at: datetime, r
     validation = _load(workspace, target, in_part(workspace, scans, "validation"))
     prevalence = smoothed_share(labels_of(train.scans + validation.scans))
     training = Training(
-        strategy=STRATEGIES["from_scratch"],
-        start=_new_network(workspace, target),
+        strategy=STRATEGIES[FROM_WEIGHTS if source_weights else "from_scratch"],
+        start=start,
         train=train,
         validation=validation,
         parent=None,
         recipe=recipe,
         calibration=Calibration(logit_offset=log_odds(prevalence), prevalence=prevalence, threshold=settings.threshold),
+        source_weights=source_weights,
     )
     return make(workspace, target, settings, training, run=run, at=at)
 
@@ -119,8 +130,20 @@ def fine_tune(
     return make(workspace, target, settings, training, run=run, at=at)
 
 
+def _source_network(workspace: Workspace, target: str) -> tuple[Classifier, SourceWeights | None]:
+    """A new network, with the weights that the target names, if it names any."""
+    settings = workspace.target(target)
+    network = _new_network(workspace, target)
+    if settings.source_weights is None:
+        return network, None
+    found = find_checkpoint(workspace, settings.source_weights, sha256=settings.source_weights_sha256)
+    match = transplant(found, network, settings.network, settings.dimensions)
+    return network, SourceWeights(where=found.where, sha256=found.sha256, share=match.share)
+
+
 def _new_network(workspace: Workspace, target: str) -> Classifier:
     settings = workspace.target(target)
+    require_fit(settings.network, settings.grid)
     return build_network(settings.network, settings.dimensions, seed=settings.train.seed)
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from platform_core.learn.contract import Strategy
-from platform_core.learn.fit import TrainingSet, fit
+from platform_core.learn.fit import fit
 from platform_core.learn.networks import Classifier, build_network, weights_sha256
+from platform_core.learn.phases import TrainingSet
 from platform_core.learn.strategies import STRATEGIES
 from platform_core.settings import TrainSettings
 

@@ -1,0 +1,150 @@
+"""One phase made ready to run: what it trains, how fast, on what, and where it is held to."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from platform_core.learn.contract import Blocks, Phase
+from platform_core.learn.device import is_out_of_memory
+from platform_core.learn.embedding import logits_and_embeddings
+from platform_core.learn.networks import Classifier
+from platform_core.settings import TrainSettings
+
+HEAD_PULL = 0.01
+"""Towards 0, where a phase pulls the other blocks to where they started: beta of Li et al. 2018, arXiv:1802.01483."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingSet:
+    """All scans in memory at once."""
+
+    x: torch.Tensor
+    """(n, 1, z, y, x) or (n, 1, y, x), float32."""
+    y: torch.Tensor
+    """(n,), 0 or 1."""
+    weight: torch.Tensor
+    """(n,), what each scan counts in the loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Course:
+    """What stays the same during one training."""
+
+    fabric: Fabric
+    network: Classifier
+    source: dict[str, torch.Tensor]
+    """Parameters at the start."""
+    data: TrainingSet
+    held_out: TrainingSet | None
+    settings: TrainSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stretch:
+    """One phase, ready to run."""
+
+    phase: Phase
+    trained: Blocks
+    n_epochs: int
+    module: nn.Module
+    """The network, or its head alone."""
+    moving: Any
+    """The same as the fabric runs it."""
+    optimizer: torch.optim.Optimizer
+    stepper: Any
+    """The same as the fabric runs it."""
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    data: TrainingSet
+    """For the head alone, `x` holds embeddings that are computed once."""
+    held_out: TrainingSet | None
+    anchors: list[tuple[nn.Parameter, torch.Tensor | None, float]]
+    """Parameter, where it is pulled to (None: 0), how strongly."""
+
+
+def prepare(course: Course, phase: Phase) -> Stretch:
+    """Freeze what the phase does not train and make its optimizer, schedule and data."""
+    network, settings, fabric = course.network, course.settings, course.fabric
+    trained = phase.trains(network.block_names)
+    is_head = trained == network.block_names[-1:]
+    data, held_out = (_ready(fabric, network, part, is_head=is_head) for part in (course.data, course.held_out))
+    assert data is not None, "there is always something to train on"
+    module = network.head if is_head else network
+    freeze_all_but(network, trained)
+    optimizer = torch.optim.AdamW(_groups(network, trained, phase, settings))
+    n_epochs = max(1, round(settings.epochs * phase.share))
+    n_steps = n_epochs * len(batches(len(data.y), settings.batch_size, torch.Generator()))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
+    moving, stepper = fabric.setup(module, optimizer)
+    return Stretch(
+        phase=phase,
+        trained=trained,
+        n_epochs=n_epochs,
+        module=module,
+        moving=moving,
+        optimizer=optimizer,
+        stepper=stepper,
+        schedule=schedule,
+        data=data,
+        held_out=held_out,
+        anchors=_anchors(course, trained, phase),
+    )
+
+
+def _ready(fabric: Fabric, network: Classifier, data: TrainingSet | None, *, is_head: bool) -> TrainingSet | None:
+    """On the device if it fits; for the head alone, as embeddings that are computed once."""
+    if data is None:
+        return None
+    x = logits_and_embeddings(network, data.x)[1].clone() if is_head else data.x
+    try:
+        x = fabric.to_device(x)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    return TrainingSet(x=x, y=fabric.to_device(data.y), weight=fabric.to_device(data.weight))
+
+
+def _groups(network: Classifier, trained: Blocks, phase: Phase, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Parameters of every trained block with its learning rate."""
+    names = network.block_names
+    return [
+        {
+            "params": list(network.blocks[name].parameters()),
+            "lr": settings.learning_rate * phase.lr_scale * phase.lr_decay ** (len(names) - 1 - names.index(name)),
+            "weight_decay": 0.0 if phase.pull else settings.weight_decay,
+        }
+        for name in trained
+    ]
+
+
+def _anchors(course: Course, trained: Blocks, phase: Phase) -> list[tuple[nn.Parameter, torch.Tensor | None, float]]:
+    if not phase.pull:
+        return []
+    head = f"blocks.{course.network.block_names[-1]}."
+    moved = [(n, p) for n, p in course.network.named_parameters() if n.split(".")[1] in trained]
+    return [
+        (p, None, HEAD_PULL) if n.startswith(head) else (p, course.source[n].to(p.device), phase.pull) for n, p in moved
+    ]
+
+
+def freeze_all_but(network: Classifier, trained: Blocks) -> None:
+    """Blocks that are not trained keep parameters and, in evaluation mode, buffers."""
+    network.eval().requires_grad_(requires_grad=False)
+    for name in trained:
+        network.blocks[name].train().requires_grad_(requires_grad=True)
+
+
+def batches(n: int, batch_size: int, chance: torch.Generator) -> list[torch.Tensor]:
+    """A new order of all rows in batches."""
+    return split(torch.randperm(n, generator=chance), batch_size)
+
+
+def split(rows: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """Parts of a size; a last one of one row joins the one before (BatchNorm needs two)."""
+    parts = list(torch.split(rows, size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        last = parts.pop()
+        parts[-1] = torch.cat([parts[-1], last])
+    return parts
