@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,9 @@ from scipy.stats import binomtest, ks_2samp, wasserstein_distance
 from platform_core import layout
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.watch.pools import Scope
-from platform_core.shift.watch.ranks import feature_days, open_reference, rank_new
+from platform_core.shift.watch.ranks import features_of_days, open_reference, rank_new
 from platform_core.storage.tables import rows_of
+from tests.benchmarks.detection import __main__ as command
 from tests.benchmarks.detection import audit, delays, nuisances, practice, streams, table, units
 from tests.benchmarks.detection.table import Cell, Line, Row
 
@@ -87,6 +89,24 @@ def test_a_miss_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
     assert "why" in told[-2]
 
 
+def test_the_command_runs_what_is_lacking_and_tells_of_a_miss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = list[int]()
+    offered = SimpleNamespace(
+        cells=lambda *, is_quick: [cell(i, ran) for i in range(1 if is_quick else 2)],
+        lines=lambda rows: [table.rate("M1", "alarms", table.total(rows, "k"), table.total(rows, "n"), bar=0.05)],
+    )
+    monkeypatch.setattr(command, "modules", lambda: [offered])
+    monkeypatch.setattr("sys.argv", ["detection", "--quick", "--out", str(tmp_path / "rows.csv")])
+    assert command.main() == 1
+    assert command.main() == 1
+    assert ran == [table.FROZEN["seeds"]["quick"]]
+    assert "MISS alarms" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["detection", "--print", "--only", "M2", "--out", str(tmp_path / "none.csv")])
+    assert command.main() == 0
+
+
 @pytest.mark.parametrize("decimals", [9, 1], ids=["continuous", "ties"])
 def test_ordinary_practice_is_what_scipy_says(decimals: int) -> None:
     rng = np.random.default_rng(0)
@@ -116,7 +136,7 @@ def test_ranks_are_those_of_the_platform_night_by_night(
         write(workspace, scans.only(scans.night <= night if is_history else scans.night == night))
         is_due = (scans.night <= night) & ((scans.observed < n_before) == is_history)
         keys = [units.series_key(key) for key in scans.key[is_due]]
-        days = feature_days(workspace, "north", "ct", keys, layout.NATIVE)
+        days = features_of_days(workspace, "north", "ct", keys, layout.NATIVE)
         if is_history:
             open_reference(workspace, scope, days, run="r")
         elif keys:

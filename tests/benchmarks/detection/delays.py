@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 M3 = FROZEN["m3"]
 N_NORMAL = 8
-CHANGES = M3["reference"] | dict.fromkeys(M3["others"])
+CHANGES = M3["reference"] | dict.fromkeys([*M3["by_day"], *M3["others"]])
 METHODS = {
     "watch": "",
     "oracle": "one who knows the change beforehand, and bets on nothing else",
@@ -54,11 +54,13 @@ class Site:
     reference: Reals
     values: Reals
     change: int
-    """Scans before the change."""
+    """Rows before the change."""
     families: tuple[Family, ...]
     """In the order in which they were opened: each has its share of alpha."""
     known: Bet | None = None
     """The bet of one who knows the change of the first column."""
+    scans_per_row: int = 1
+    """More where days are ranked, not patients."""
 
     @property
     def n_streams(self) -> int:
@@ -79,7 +81,8 @@ def cells(*, is_quick: bool) -> list[Cell]:
 
 
 def _run(name: str, is_quick: bool, seed: int) -> Numbers:
-    draw = normal_change(name) if name in M3["normal"] else pool_change(name, is_quick=is_quick)
+    makers = dict.fromkeys(M3["normal"], normal_change) | dict.fromkeys(M3["by_day"], day_change)
+    draw = makers.get(name, partial(pool_change, is_quick=is_quick))(name)
     return delays_of(draw, seed, M3["quick_repetitions" if is_quick else "repetitions"])
 
 
@@ -90,7 +93,8 @@ def delays_of(draw: Draw, seed: int, n_sites: int) -> Numbers:
         rng = np.random.default_rng([seed, i])
         site = draw(rng, M3["clean"] + SCANS_PER_CHECK * int(rng.integers(M3["uniform"])), M3["after"])
         found[f"watch{i}"] = watch_delay(site, rng)
-        found[f"ks{i}"] = ks_delay(site)
+        if site.scans_per_row == 1:
+            found[f"ks{i}"] = ks_delay(site)
         if site.known:
             knowing = replace(site, families=(Family((0,), site.n_streams, (site.known,)),))
             found[f"oracle{i}"] = watch_delay(knowing, rng, lambda _: 1.0)
@@ -103,17 +107,17 @@ def watch_delay(site: Site, rng: np.random.Generator, share_of: Callable[[int], 
     for i, family in enumerate(site.families):
         level = math.log(family.n_streams / (FROZEN["alpha"]["site"] * share_of(i)))
         alarms += [_alarm(site, column, family.bets, level, rng) for column in family.columns]
-    return min(alarms) - site.change
+    return (min(alarms) - site.change) * site.scans_per_row
 
 
 def _alarm(site: Site, column: int, bets: Sequence[Bet], level: float, rng: np.random.Generator) -> float:
-    """Scans until a stream alarms."""
-    known = np.isfinite(site.values[:, column])
+    """Rows until a stream alarms."""
+    known, size = np.isfinite(site.values[:, column]), SCANS_PER_CHECK // site.scans_per_row
     reference = site.reference[np.isfinite(site.reference[:, column]), column]
-    block = first_crossing(rank(reference, site.values[known, column], rng)[None], SCANS_PER_CHECK, level, bets)[0]
+    block = first_crossing(rank(reference, site.values[known, column], rng)[None], size, level, bets)[0]
     if np.isinf(block):
         return math.inf
-    return float(np.flatnonzero(known)[int(block + 1) * SCANS_PER_CHECK - 1] + 1)
+    return float(np.flatnonzero(known)[int(block + 1) * size - 1] + 1)
 
 
 def rank(reference: Reals, values: Reals, rng: np.random.Generator) -> Reals:
@@ -149,6 +153,23 @@ def normal_change(name: str) -> Draw:
         known = normal_bet(shift, spread)
         families = (Family((0,), N_NORMAL),)
         return Site(rng.normal(size=(M3["n_reference"], 1)), values, n_clean, families, known)
+
+    return draw
+
+
+def day_change(name: str) -> Draw:
+    """The same where the patients of a day are alike, so that the watch ranks the medians of days."""
+    shift, spread = M3["by_day"][name]
+    n, icc = SCANS_PER_CHECK, M3["icc"]
+
+    def draw(rng: np.random.Generator, n_clean: int, n_after: int) -> Site:
+        days = (n_clean + n_after) // n
+        patients = math.sqrt(icc) * rng.normal(size=(days, 1)) + math.sqrt(1 - icc) * rng.normal(size=(days, n))
+        patients[n_clean // n :] = shift + spread * patients[n_clean // n :]
+        before = rng.normal(size=(M3["n_reference"] // n, 1))
+        old = math.sqrt(icc) * before + math.sqrt(1 - icc) * rng.normal(size=(len(before), n))
+        reference, values = (np.median(each, axis=1)[:, None] for each in (old, patients))
+        return Site(reference, values, n_clean // n, (Family((0,), N_NORMAL),), scans_per_row=n)
 
     return draw
 
