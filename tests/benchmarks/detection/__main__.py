@@ -38,6 +38,7 @@ def main() -> int:
     n_left = n_failed = 0
     if not args.print:
         cells = [cell for module in offered for cell in cells_of(module, is_quick=args.quick, only=args.only)]
+        cells = [cell for cell in cells if args.cells in cell.name]
         until = time.monotonic() + 60 * args.budget_min
         n_left, n_failed = run_cells(cells, file, first_seed=FROZEN["seeds"][kind], until=until)
     lines = report(offered, read_rows(file), args.only)
@@ -51,6 +52,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few repetitions, rows kept apart")
     parser.add_argument("--development", action="store_true", help="seeds of development, rows kept apart")
     parser.add_argument("--only", nargs="+", default=[], metavar="M", help="metrics")
+    parser.add_argument("--cells", default="", metavar="TEXT", help="cells whose name holds this text")
     parser.add_argument("--budget-min", type=float, default=math.inf, help="begin no cell after so many minutes")
     parser.add_argument("--print", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, help="another CSV")
