@@ -86,7 +86,7 @@ def find(workspace: Workspace, name: str) -> ModelRef:
 
 def champion(workspace: Workspace, target: str) -> ModelRef | None:
     """The version in use for the target; None before the first."""
-    return next((ref for ref in models(workspace, target) if ref.alias == "champion"), None)
+    return _champion_of(_known(workspace, target)[0])
 
 
 def read_reference(workspace: Workspace, bundle_uri: str) -> pa.Table:
@@ -135,9 +135,11 @@ def alias(workspace: Workspace, ref: ModelRef, name: Alias, *, run: str, at: dat
     Raises:
         BadRequest: If that is asked, or the present champion would lose its alias, or another event came between.
     """
-    if name == "champion" or ref.alias == "champion":
+    known, epoch = _known(workspace, ref.model)
+    present = known.get(ref.name, ref)
+    if name == "champion" or present.alias == "champion":
         raise BadRequest(f"{ref.name}: only a promotion or a rollback changes who is champion")
-    changed = _renamed(ref, name, next_epoch(workspace, ref.model), at)
+    changed = _renamed(present, name, epoch, at)
     _append(workspace, [changed], run=run)
     return changed
 
@@ -155,13 +157,13 @@ def promote(workspace: Workspace, ref: ModelRef, *, over: ModelRef | None, run: 
     Raises:
         BadRequest: If `over` is not the champion any more, or another event came between.
     """
-    present = champion(workspace, ref.model)
+    known, epoch = _known(workspace, ref.model)
+    present = _champion_of(known)
     if (present and present.name) != (over and over.name):
         found = present.name if present else "none"
         raise BadRequest(f"{ref.name}: the champion is now {found}, not {over and over.name}; judge again")
     if present is not None and present.name == ref.name:
         return present
-    epoch = next_epoch(workspace, ref.model)
     promoted = _renamed(ref, "champion", epoch, at)
     former = [] if present is None else [_renamed(present, "former", epoch, at)]
     _append(workspace, [promoted, *former], run=run)
@@ -174,13 +176,13 @@ def rollback(workspace: Workspace, model: str, *, run: str, at: datetime) -> Mod
     Raises:
         BadRequest: If there is no former champion.
     """
-    present = champion(workspace, model)
-    formers = [ref for ref in models(workspace, model) if ref.alias == "former"]
+    known, epoch = _known(workspace, model)
+    present = _champion_of(known)
+    formers = [ref for ref in known.values() if ref.alias == "former"]
     if present is None or not formers:
         raise BadRequest(
             f"{model}: there is no former champion to go back to; `sitedrift model list` shows all versions"
         )
-    epoch = next_epoch(workspace, model)
     restored = _renamed(max(formers, key=lambda ref: ref.epoch), "champion", epoch, at)
     _append(workspace, [restored, _renamed(present, "refused", epoch, at)], run=run)
     return restored
@@ -188,7 +190,17 @@ def rollback(workspace: Workspace, model: str, *, run: str, at: datetime) -> Mod
 
 def next_epoch(workspace: Workspace, model: str) -> int:
     """The number of the next event of a model, from 0."""
-    return max((ref.epoch for ref in models(workspace, model)), default=-1) + 1
+    return _known(workspace, model)[1]
+
+
+def _known(workspace: Workspace, model: str) -> tuple[dict[str, ModelRef], int]:
+    """Versions by name and the number of the next event, of ONE look: two would let an event slip in between."""
+    known = {ref.name: ref for ref in models(workspace, model)}
+    return known, max((ref.epoch for ref in known.values()), default=-1) + 1
+
+
+def _champion_of(known: Mapping[str, ModelRef]) -> ModelRef | None:
+    return next((ref for ref in known.values() if ref.alias == "champion"), None)
 
 
 def _renamed(ref: ModelRef, name: Alias, epoch: int, at: datetime) -> ModelRef:

@@ -31,7 +31,7 @@ from platform_core.shift.sketch.patient_days import Basis
 from platform_core.shift.sketch.references import freeze_reference
 from platform_core.shift.sketch.sketches import sketch_shard
 from platform_core.shift.watch.pools import Scope, pools_of, read_counts, write_pools
-from platform_core.shift.watch.ranks import _read_ranks, feature_days, open_reference, rank_new
+from platform_core.shift.watch.ranks import _read_ranks, features_of_days, open_reference, rank_new
 from platform_core.storage.tables import rows_of
 from tests.conftest import ct_slice, save
 
@@ -172,10 +172,10 @@ def rank(workspace: Workspace, site: str, reference: list[str], later: list[str]
     """Rank some series of a site among others, one after the other, and count the pool."""
     (stratum,) = set(current_series(workspace, site).column("stratum").to_pylist())
     scope = Scope(site=site, stratum=stratum, reference=f"{site}@2026-01-01")
-    opening = feature_days(workspace, site, stratum, reference, layout.NATIVE)
+    opening = features_of_days(workspace, site, stratum, reference, layout.NATIVE)
     open_reference(workspace, scope, opening.filter(_is_in(opening, reference)), run="r")
     for key in later:
-        values = feature_days(workspace, site, stratum, [key], layout.NATIVE)
+        values = features_of_days(workspace, site, stratum, [key], layout.NATIVE)
         rank_new(workspace, scope, values.filter(_is_in(values, [key])), run="r")
     count_pool(workspace, scope, values)
     return scope
