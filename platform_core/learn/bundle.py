@@ -20,6 +20,7 @@ from platform_core.learn.data import Framing
 from platform_core.learn.networks import Classifier, build_network
 from platform_core.learn.registry import REFERENCE, read_reference
 from platform_core.manifest.workspace import Workspace
+from platform_core.provenance import code_version
 from platform_core.storage.objects import Objects
 
 METADATA, WEIGHTS = "configs/metadata.json", "models/model.safetensors"
@@ -108,6 +109,7 @@ def _metadata(bundle: Bundle, weights_sha256: str) -> dict[str, Any]:
     channel = {"0": "intensity, window 0 to 1" if framing.window else "intensity, mean 0, standard deviation 1"}
     return {
         "version": "0.1.0",
+        "code_version": code_version(),
         "monai_version": monai.__version__,
         "pytorch_version": torch.__version__,
         "task": "binary classification of one scan",

@@ -80,6 +80,7 @@ def make(
         reference=reference,
         source_weights=training.source_weights,
     )
+    epoch = next_epoch(workspace, target)  # before anything else is read: an event that comes between makes it stale
     version = next_version(workspace, target)
     made = ModelRef(
         model=target,
@@ -94,7 +95,7 @@ def make(
         bundle_uri=write_bundle(workspace, bundle, layout.model_path(target, version)),
         created_at=at,
         since=at,
-        epoch=next_epoch(workspace, target),
+        epoch=epoch,
     )
     register(workspace, made, run=run)
     for path in workspace.objects.list(folder):
