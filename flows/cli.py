@@ -461,6 +461,63 @@ def model_rollback(
 
 
 @app.command()
+def why(
+    thing: Annotated[
+        str, typer.Argument(help="lesion@7, a finding or decision key, north/lesion, a recipe, a series.")
+    ],
+    everything: Annotated[bool, typer.Option("--all", help="All of every list, however long.")] = False,
+    workspace: Where = ".",
+    as_json: AsJson = False,
+) -> None:
+    """What a model, a number or a decision was made from: scans by hash, recipe, code, decisions, approvals."""
+    from dataclasses import asdict
+
+    from platform_core.lineage.why import FEW, told
+    from platform_core.lineage.why import why as find
+
+    found = find(_open(workspace), thing, few=None if everything else FEW)
+    if as_json:
+        return _json(asdict(found))
+    for line in told(found):
+        typer.echo(line)
+    return None
+
+
+@app.command()
+def withdraw(
+    site: Annotated[str, typer.Argument(help="The hospital that gave out the identifier; at its door.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask again before anything is removed.")] = False,
+    workspace: Where = ".",
+    as_json: AsJson = False,
+) -> None:
+    """Take a patient out of everything; the identifier is asked for on the terminal or read from stdin."""
+    from dataclasses import asdict
+
+    from flows.lineage import ended, planned
+    from platform_core import clock
+    from platform_core.lineage.plan import held_plans, plan_withdrawal
+    from platform_core.lineage.withdraw import withdraw as carry_out
+
+    here, at = _open(workspace), clock.now()
+    here.site(site)
+    held = held_plans(here)
+    for plan in held:
+        typer.secho(f"An earlier withdrawal of {plan.began_at} is finished first.", err=True)
+        carry_out(here, plan, at=at)
+    plan = plan_withdrawal(here, site, _asked("patient identifier"), run=clock.new_run(at), at=at)
+    for line in planned(plan):
+        typer.secho(line, err=as_json)
+    if not yes:
+        typer.confirm("Remove all of it, for ever?", abort=True, err=True)
+    done = carry_out(here, plan, at=clock.now())
+    if as_json:
+        _json(asdict(done))
+    else:
+        typer.echo("\n".join(ended(done)))
+    raise typer.Exit(NEEDS_A_PERSON if done.traces or done.elsewhere or done.models else DONE)
+
+
+@app.command()
 def query(sql: str, workspace: Where = ".", as_json: AsJson = False) -> None:
     """Ask DuckDB over every table: `sitedrift query "select * from out__finding"`."""
     with _open(workspace).lake.connect() as db:
