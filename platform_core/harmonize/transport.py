@@ -36,6 +36,11 @@ MIN_RINGS = 3
 """Frequencies with signal at both ends, fewer than which say nothing about blur."""
 PAD_MM = 16.0
 """Reflected rim: further than any blur reaches that leaves something to be seen."""
+N_LINE = 4
+"""Rings that the noise of those below is told from."""
+PURE = 0.4
+"""Noise over all power, as a share of where that is most, from which on the flattest squares are taken to hold noise
+alone: below, texture that is everywhere fills them too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +113,9 @@ def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned)
         return None
     n = min(len(each["frequency_per_mm"]) for each in (learned, site))
     at = np.asarray(site["frequency_per_mm"][:n], dtype=np.float64)
-    reference, there = _spectra(learned, at), _spectra(site, at)
+    first = _first_pure(learned, site, n)
+    reference, there = _spectra(learned, at, first), _spectra(site, at, first)
     here, blur, log_noise = reference, 0.0, np.log(there.noise)
-    found = None
     for _ in range(N_ROUNDS):
         fitted = _fit_blur(at, here, there)
         if fitted is None:
@@ -121,10 +126,11 @@ def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned)
         seen = learn_spectrum(settings, moved, None)["site"]
         if not seen or len(seen["frequency_per_mm"]) < n:
             return None
-        here = _spectra(seen, at)
+        here = _spectra(seen, at, first)
         excess = np.log(here.noise / there.noise)
+        excess[:first] = excess[first : first + N_LINE].mean()
         log_noise = log_noise - np.where(np.asarray(found.added_power) > 0, excess, 0)
-    assert found is not None
+    excess[:first] = np.log(_noise_shown(found, reference) / there.noise)[:first]
     return replace(found, excess=tuple(excess[at >= NOISE_FROM].tolist()))
 
 
@@ -168,15 +174,39 @@ def _fewer_slices(volume: Volume) -> Volume:
     return replace(volume, voxels=volume.voxels[np.rint(np.linspace(0, n_z - 1, MOST_SLICES)).astype(int)])
 
 
-def _spectra(learned: Learned, at: Floats) -> _Spectra:
-    """What `learn_spectrum` found, at the frequencies of both ends; smoothed noise, level towards frequency zero."""
+def _first_pure(here: Learned, there: Learned, n: int) -> int:
+    """The ring from which on the flattest squares of both ends hold noise alone; 0 where that cannot be told."""
+    purity = np.min([np.subtract(end["log_noise"][:n], end["log_power"][:n]) for end in (here, there)], axis=0)
+    mixed = np.flatnonzero(purity < purity.max() + math.log(PURE))
+    first = int(mixed[-1]) + 1 if mixed.size else 0
+    return first if n - first >= MIN_RINGS else 0
+
+
+def _spectra(learned: Learned, at: Floats, first: int) -> _Spectra:
+    """What `learn_spectrum` found, at the frequencies of both ends; noise smoothed.
+
+    Below ring `first`, noise goes on as a Gaussian grain's would, its logarithm a line in the frequency squared, and is
+    never more than the flattest squares hold. Errors of the line are much alike at both ends, which use the same rings.
+    Where no ring is pure, noise is level below `NOISE_FROM`.
+    """
     power, noise, se = (
         np.asarray(learned[name][: len(at)], dtype=np.float64) for name in ("log_power", "log_noise", "log_power_se")
     )
-    first = min(int(np.searchsorted(at, NOISE_FROM)), len(at) - 1)
-    padded = np.pad(np.where(at < NOISE_FROM, noise[first], noise), 1, mode="edge")
-    noise = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
-    return _Spectra(np.exp(power), np.exp(noise), se)
+    if first:
+        rings = slice(first, first + N_LINE)
+        line = np.polyval(np.polyfit(at[rings] ** 2, noise[rings], 1), at**2)
+        noise = np.where(np.arange(len(at)) < first, np.minimum(line, noise), noise)
+    else:
+        lowest = min(int(np.searchsorted(at, NOISE_FROM)), len(at) - 1)
+        noise = np.where(at < NOISE_FROM, noise[lowest], noise)
+    padded = np.pad(noise, 1, mode="edge")
+    return _Spectra(np.exp(power), np.exp((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4), se)
+
+
+def _noise_shown(transport: Transport, reference: _Spectra) -> Floats:
+    """Power of the noise of transported scans, as it follows from what was done to them."""
+    shown: Floats = np.square(transport.gain) * reference.noise + np.asarray(transport.added_power)
+    return shown
 
 
 def _transport(at: Floats, blur_mm2: float, se_mm2: float, reference: _Spectra, noise: Floats) -> Transport:

@@ -6,23 +6,31 @@ No harmonizer: it leads from the reference to the site, and only scans of the re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from platform_core.errors import UnreadableScan
 from platform_core.harmonize.band_gain import BAND_GAIN, BandGain, learn_spectrum
 from platform_core.harmonize.contract import nothing_to_learn
-from platform_core.harmonize.recipe import FittedRecipe, apply_recipe
+from platform_core.harmonize.recipe import FittedRecipe, FittedStep, apply_recipe
+from platform_core.harmonize.resample import Resample, resample
 from platform_core.harmonize.transport import Transport, learn_transport, transport_volume
 from platform_core.imaging.usable import check_usable
 from platform_core.imaging.volume import Volume
 
 CT_BODY_HU = -500.0
+OTHER_GRID = 1.1
+"""Ratio of spacings along an axis from which on the reference is brought to the site's spacing."""
+
+Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """How a scan of the reference becomes one of the site.
+class Recipes:
+    """The same recipe as either side fitted it, cut where the reference is transported.
 
-    As far as `place` it goes through its own recipe, whose learned maps lead to one scale of intensities; there it is
-    transported; from there on it goes the site's way, whose gains were learned on the site's blur and noise.
+    Noise is made on the grid of the scanner, and what a recipe does to a grid it must do to noise too. So a scan is
+    transported on its own grid: after the maps of intensities, which lead either side to one scale and hardly mind the
+    grid, and before all else, gains that were learned on the site's blur and noise included.
     """
 
     ours: FittedRecipe
@@ -33,14 +41,29 @@ class Way:
 
     @property
     def place(self) -> int:
-        """How many steps come before the transport: all that change the grid or learn a map of intensities."""
-        before = [
+        """How many steps there are up to the last one that learns a map of intensities."""
+        maps = [
             n
             for n, one in enumerate(self.ours.steps, start=1)
-            if one.step.harmonizer.changes_grid
-            or (one.step.harmonizer.fit is not nothing_to_learn and one.step.harmonizer is not BAND_GAIN)
+            if one.step.harmonizer.fit is not nothing_to_learn and one.step.harmonizer is not BAND_GAIN
         ]
-        return max(before, default=0)
+        return max(maps, default=0)
+
+    @property
+    def maps_here(self) -> FittedRecipe:
+        """What the site's scans go through before their spectra are learned."""
+        return FittedRecipe(tuple(one for one in self.ours.steps[: self.place] if not _moves_grid(one)))
+
+    @property
+    def maps_there(self) -> FittedRecipe:
+        """What the reference's scans go through before they are transported."""
+        return FittedRecipe(tuple(one for one in self.there.steps[: self.place] if not _moves_grid(one)))
+
+    @property
+    def rest(self) -> FittedRecipe:
+        """What they go through after it, the site's way."""
+        grids = tuple(one for one in self.ours.steps[: self.place] if _moves_grid(one))
+        return FittedRecipe((*grids, *self.ours.steps[self.place :]))
 
     @property
     def settings(self) -> BandGain:
@@ -49,35 +72,75 @@ class Way:
         own = BandGain(foreground_above=CT_BODY_HU if self.modality == "CT" else None)
         return next(iter(of_recipe), own)
 
-    def learn(self, reference: Sequence[Volume], site: Sequence[Volume]) -> Transport | None:
-        """The difference of the scanners from native volumes of either; None if it cannot be told."""
-        placed_there = _placed(reference, FittedRecipe(self.there.steps[: self.place]))
-        placed_here = _placed(site, FittedRecipe(self.ours.steps[: self.place]))
-        return learn_transport(self.settings, placed_there, learn_spectrum(self.settings, placed_here, None)["site"])
 
-    def show(self, volume: Volume, transport: Transport, *, seed: int) -> Volume:
-        """A native volume of the reference as the site's recipe would leave the site's scan of the same patient.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """From a native scan of the reference to what the site's recipe would leave of the site's scan of that patient."""
+
+    recipes: Recipes
+    spacing_mm: Spacing
+    """Of the site's scans, (x, y, z): their median."""
+    transport: Transport
+
+    def show(self, volume: Volume, *, seed: int) -> Volume:
+        """Show one scan as the site would have it.
 
         Raises:
             UnreadableScan: With its reason, if a step cannot give a volume.
         """
-        check_usable(volume)
-        placed = apply_recipe(FittedRecipe(self.there.steps[: self.place]), volume).volume
-        if placed.geometry is None:
-            raise UnreadableScan("needs_spacing", "nothing in mm can be said of a plain image")
-        shown = transport_volume(placed, transport, seed=seed)
-        made = apply_recipe(FittedRecipe(self.ours.steps[self.place :]), shown).volume
+        placed = _placed(volume, self.spacing_mm, self.recipes.maps_there)
+        made = apply_recipe(self.recipes.rest, transport_volume(placed, self.transport, seed=seed)).volume
         check_usable(made)
         return made
 
 
-def _placed(volumes: Sequence[Volume], steps: FittedRecipe) -> list[Volume]:
-    """The volumes after some steps, without those that a step refuses."""
+def learn_way(recipes: Recipes, reference: Sequence[Volume], site: Sequence[Volume]) -> Way | None:
+    """Tell the difference of two scanners from native volumes of either, of different patients.
+
+    Args:
+        recipes: Of both sides.
+        reference: Some of its scans; forty tell noise to a few hundredths.
+        site: Some of the site's.
+
+    Returns:
+        None if it cannot be told.
+    """
+    known = [volume.geometry.spacing_mm for volume in site if volume.geometry is not None]
+    if not known:
+        return None
+    x_mm, y_mm, z_mm = (float(mm) for mm in np.median(known, axis=0))
+    here = _all_placed(site, None, recipes.maps_here)
+    there = _all_placed(reference, (x_mm, y_mm, z_mm), recipes.maps_there)
+    transport = learn_transport(recipes.settings, there, learn_spectrum(recipes.settings, here, None)["site"])
+    return None if transport is None else Way(recipes=recipes, spacing_mm=(x_mm, y_mm, z_mm), transport=transport)
+
+
+def _moves_grid(one: FittedStep) -> bool:
+    return one.step.harmonizer.changes_grid
+
+
+def _all_placed(volumes: Sequence[Volume], spacing_mm: Spacing | None, maps: FittedRecipe) -> list[Volume]:
+    """Those that can be placed."""
     placed = []
     for volume in volumes:
         try:
-            check_usable(volume)
-            placed.append(apply_recipe(steps, volume).volume)
+            placed.append(_placed(volume, spacing_mm, maps))
         except UnreadableScan:
             continue
     return placed
+
+
+def _placed(volume: Volume, spacing_mm: Spacing | None, maps: FittedRecipe) -> Volume:
+    """On the site's grid, if that is another one, and on the common scale of intensities.
+
+    Slices that are thicker there are averages of the reference's, and their noise falls as it does at the site.
+    """
+    check_usable(volume)
+    if volume.geometry is None:
+        raise UnreadableScan("needs_spacing", "nothing in mm can be said of a plain image")
+    own = volume.geometry.spacing_mm
+    if spacing_mm is not None:
+        ratios = [max(a / b, b / a) for a, b in zip(own, spacing_mm, strict=True)]
+        x, y, z = (b if ratio > OTHER_GRID else a for a, b, ratio in zip(own, spacing_mm, ratios, strict=True))
+        volume = volume if (x, y, z) == own else resample(volume, Resample(spacing_mm=(x, y, z)), {})
+    return apply_recipe(maps, volume).volume

@@ -13,8 +13,7 @@ from platform_core import layout
 from platform_core.errors import UnreadableScan
 from platform_core.features.measure import FEATURES, measure
 from platform_core.harmonize.stage import load_recipe, spread
-from platform_core.harmonize.transport import Transport
-from platform_core.harmonize.way import Way
+from platform_core.harmonize.way import Recipes, Way, learn_way
 from platform_core.imaging.volume import Volume
 from platform_core.learn.predict import network_of
 from platform_core.learn.registry import find
@@ -185,9 +184,9 @@ class _Bench:
         }
 
     @cached_property
-    def way(self) -> Way:
+    def recipes(self) -> Recipes:
         workspace = self.inputs.workspace
-        return Way(
+        return Recipes(
             ours=load_recipe(workspace, self.serving.recipe),
             there=load_recipe(workspace, self.reference.recipe),
             modality=workspace.target(self.serving.target).modality,
@@ -197,37 +196,39 @@ class _Bench:
     def see(self) -> See:
         return network_of(self.inputs.workspace, find(self.inputs.workspace, self.serving.model))
 
-    def learn(self) -> Transport | None:
+    def learn(self) -> Way | None:
+        if self.recipes.ours.recipe != self.recipes.there.recipe:
+            return None
         there, here = (
             [volume for _, volume in _volumes(self.inputs.workspace, rows)]
             for rows in (spread(self.reference_rows, N_LEARN), self.site_rows)
         )
-        return self.way.learn(there, here)
+        return learn_way(self.recipes, there, here)
 
 
 def _rows(bench: _Bench) -> Iterator[Row]:
     """One row per scan to be shown; a single one without a series if the transport cannot be learned."""
-    transport = bench.learn() if bench.way.ours.recipe == bench.way.there.recipe else None
-    if transport is None:
+    way = bench.learn()
+    if way is None:
         yield {"reason": NO_TRANSPORT}
         return
     learned = {
-        "blur_mm2": transport.blur_mm2,
-        "blur_se_mm2": transport.blur_se_mm2,
-        "worst": transport.worst,
+        "blur_mm2": way.transport.blur_mm2,
+        "blur_se_mm2": way.transport.blur_se_mm2,
+        "worst": way.transport.worst,
     }
     for row in bench.to_show:
         named = {name: row[name] for name in ("series_key", "revision")} | {"y": float(bench.y[row["series_key"]])}
-        yield learned | named | _shown(bench, row, transport)
+        yield learned | named | _shown(bench, row, way)
 
 
-def _shown(bench: _Bench, row: Row, transport: Transport) -> Row:
+def _shown(bench: _Bench, row: Row, way: Way) -> Row:
     """Score and features of one scan, or the reason why there are none."""
     try:
         volume = bench.inputs.workspace.read_volume(str(row["volume_uri"])).first()
-        made = bench.way.show(volume, transport, seed=seed_of(str(row["series_key"])))
+        made = way.show(volume, seed=seed_of(str(row["series_key"])))
         score, _ = bench.see(made)
-        return {"score": score, "reason": None} | measure(made, bench.way.modality)
+        return {"score": score, "reason": None} | measure(made, bench.recipes.modality)
     except UnreadableScan as error:
         return {"reason": error.reason}
     except FileNotFoundError:
