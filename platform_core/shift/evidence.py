@@ -5,29 +5,36 @@ What a finding rests on is a pure function of `Material`, so that an experiment 
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
 
 import numpy as np
 
-from platform_core.errors import EmptySample
-from platform_core.manifest.serving import Calibration
 from platform_core.shift.bound import UNKNOWN, Bound, divergence, expected_risk, joint_risk, labelled_risk
 from platform_core.shift.compare import FeatureShift, compare, long_table
+from platform_core.shift.estimates import (
+    LabelledScores,
+    estimate_of,
+    labelled_scores,
+    p_told,
+    prevalence_of,
+    prevalence_through_scanner,
+    prevalence_told,
+)
 from platform_core.shift.explanation import Explanation, explain_divergence
-from platform_core.shift.labels.bbse import TwoOpinions, two_opinions
-from platform_core.shift.labels.labelled_prevalence import LabelledPrevalence, log_e_value, prevalence_from_labels
-from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
-from platform_core.shift.labels.reliability import Reliability, reliability_of
+from platform_core.shift.labels.bbse import TwoOpinions
+from platform_core.shift.labels.labelled_prevalence import LabelledPrevalence
+from platform_core.shift.labels.prevalence import PrevalenceEstimate
+from platform_core.shift.material import BANKS, Bank, Material
 from platform_core.shift.mmd import MmdTest, mmd_test
-from platform_core.shift.reweighted import MIN_CLASS_PATIENTS, ReweightedDistance, reweighted_distance
+from platform_core.shift.reweighted import (
+    MIN_CLASS_PATIENTS,
+    ReweightedDistance,
+    class_weights,
+    reweighted_distance,
+    weighted_ks,
+)
 from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.samples import HeaderChange, Patients, header_changes
-from platform_core.shift.scores import ScoredScans
 from platform_core.shift.statistics import STATISTICS
-from platform_core.shift.transported import Transported
-
-Bank = Literal["acquisition", "content"]
-BANKS: tuple[Bank, ...] = get_args(Bank)
 
 P_FIT = 0.01
 """Scores less likely than this under every mixture of the reference's classes are no label shift; nor are two estimates
@@ -36,56 +43,6 @@ WORTH_A_LOOK = 0.05
 """Chance, all features together, above which nobody asks what else could account for a difference."""
 FAITHFUL = 0.3
 """Largest residual with which the reference counts as seen through the site's scanner; proposed, see `Transported`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
-    """All that one finding is made from: one stratum and period of a site, and what it is held against."""
-
-    current: Patients
-    """The period, native features."""
-    accepted: Patients
-    """The state that the site was accepted in, native features; the period itself where `is_accepted`."""
-    reference: Patients | None = None
-    """The source domain's patients of the same stratum, native features; None before there is a model."""
-    harmonized: Patients | None = None
-    """The period, features by the recipe that the site runs."""
-    reference_harmonized: Patients | None = None
-    """The source domain's, by the recipe that it runs."""
-    is_accepted: bool = False
-    """The period is the accepted state itself: the site is new, or was just adapted to it."""
-    is_reference: bool = False
-    """The period is what the model was trained on."""
-    n_strata: int = 1
-    """Strata of the period that are tested and share alpha."""
-    scores: ScoredScans | None = None
-    """The period's patients under what the site runs."""
-    held_out: ScoredScans | None = None
-    """Those of them whom the model has not learned from."""
-    reference_scores: ScoredScans | None = None
-    """The source domain's held-out patients under the same model."""
-    calibration: Calibration | None = None
-    """What the site runs; its prevalence is what is tested against."""
-    reference_calibration: Calibration | None = None
-    transported: Transported | None = None
-    """The labelled reference as the site's scanner would have shown it."""
-    banks: Mapping[str, Bank]
-    """The bank of each feature; one that is not in it counts as acquisition."""
-    protocol: frozenset[str] = frozenset()
-    """Features that a person sets at the scanner: they stand still until somebody changes them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledScores:
-    """Labels at the site, and what the reference foretells of them."""
-
-    reliability: Reliability
-    """Of the reference: the share of positives at each score."""
-    scores: Reals
-    y: Reals
-    """1 or 0 for each score."""
-    prevalence: Estimate | None
-    """Of the site, from all its scores; None: the reference's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +89,8 @@ class Evidence:
     reweighted: Mapping[Bank, ReweightedDistance] = field(default_factory=dict)
     """Features of a bank against those compared with, weighted to the estimated prevalence. Without the bank where
     nothing of it moved, the prevalence did not change, or too few of those compared with have labels."""
+    by_prevalence: Mapping[str, float] = field(default_factory=dict)
+    """Distance that the estimated change of prevalence makes in a feature, by the classes of the reference."""
     labels: LabelledScores | None = None
     explanation: Explanation | None = None
     """What accounts for the difference that counts; None if there is nothing to compare with."""
@@ -158,8 +117,8 @@ class Evidence:
 
 def evidence_of(material: Material, statistics: Collection[str] = tuple(STATISTICS)) -> Evidence:
     """Run every comparison and estimate that the material allows; of the `statistics`, `ks` is what verdicts need."""
-    prevalence, no_prevalence = _prevalence(material)
-    told = _told_by_labels(material)
+    prevalence, no_prevalence = prevalence_of(material)
+    told = prevalence_told(material)
     measured = Evidence(
         n=len(material.current),
         n_accepted=len(material.accepted),
@@ -177,26 +136,18 @@ def evidence_of(material: Material, statistics: Collection[str] = tuple(STATISTI
         prevalence=prevalence,
         no_prevalence=no_prevalence,
         labelled_prevalence=told,
-        p_labelled=_p_labelled(told, material.calibration),
-        through_scanner=_through_scanner(material),
+        p_labelled=p_told(told, material),
+        through_scanner=prevalence_through_scanner(material),
         worst=None if material.transported is None else material.transported.worst,
     )
     return replace(
         measured,
         reweighted=_reweighted(material, measured),
-        labels=_labels(material, measured),
+        by_prevalence=_by_prevalence(material, prevalence),
+        labels=labelled_scores(material, prevalence),
         explanation=_explanation(material, measured),
         bound=bound_of(material, measured),
     )
-
-
-def compared_sides(material: Material) -> tuple[Patients, Patients] | None:
-    """Before and after, of the comparison that says whether a site has changed; None if there is no before."""
-    if not material.is_accepted:
-        return _shared(material.accepted, material.current)
-    if material.reference_harmonized is None or material.harmonized is None:
-        return None
-    return _shared(material.reference_harmonized, material.harmonized)
 
 
 def bound_of(material: Material, measured: Evidence) -> Bound:
@@ -220,11 +171,11 @@ def _expected_risk(material: Material, measured: Evidence) -> Estimate | None:
     if calibration is None or source is None:
         return None
     if shown is not None and measured.is_certified and measured.through_scanner is not None:
-        return expected_risk(shown.scores, shown.y, calibration, _estimate(measured.through_scanner))
+        return expected_risk(shown.scores, shown.y, calibration, estimate_of(measured.through_scanner))
     if measured.prevalence is None or not measured.fits:
         return None
     known = source.where(source.is_labelled)
-    return expected_risk(known.score, known.y, calibration, _estimate(measured.prevalence.by_scores))
+    return expected_risk(known.score, known.y, calibration, estimate_of(measured.prevalence.by_scores))
 
 
 def _compared(before: Patients | None, after: Patients | None, statistics: Collection[str]) -> tuple[FeatureShift, ...]:
@@ -263,68 +214,11 @@ def _headers(material: Material) -> tuple[HeaderChange, ...]:
     return () if base is None else tuple(header_changes(base.fields, material.current.fields))
 
 
-def _prevalence(material: Material) -> tuple[TwoOpinions | None, str]:
-    """The estimates, or why there are none."""
-    site, source, calibration = material.scores, material.reference_scores, material.calibration
-    if site is None or source is None or calibration is None:
-        return None, ""
-    known = source.where(source.is_labelled)
-    threshold, assumed = threshold_score(calibration), calibration.prevalence
-    try:
-        return two_opinions(site.score, known.score, known.y, threshold=threshold, assumed=assumed), ""
-    except EmptySample as error:
-        return None, str(error)
-
-
-def _through_scanner(material: Material) -> PrevalenceEstimate | None:
-    site, shown, calibration = material.scores, material.transported, material.calibration
-    if site is None or shown is None or calibration is None:
-        return None
-    try:
-        return estimate_prevalence(site.score, shown.scores, shown.y, assumed=calibration.prevalence)
-    except EmptySample:
-        return None
-
-
-def _told_by_labels(material: Material) -> LabelledPrevalence | None:
-    """Labels without a chance count only if none has one: then they are taken as drawn evenly."""
-    y, chance = material.current.y, material.current.asked
-    is_known = np.isfinite(y)
-    if chance is not None and np.isfinite(chance[is_known]).any():
-        is_known &= np.isfinite(chance) & (chance > 0)
-    if not is_known.any():
-        return None
-    if chance is None or len(np.unique(chance[is_known])) == 1:
-        return prevalence_from_labels(y[is_known])
-    return prevalence_from_labels(y[is_known], np.minimum(chance[is_known], 1))
-
-
-def _p_labelled(told: LabelledPrevalence | None, calibration: Calibration | None) -> float | None:
-    if told is None or calibration is None or not told.is_even:
-        return None
-    evidence = float(log_e_value(told.n_positive, told.n, calibration.prevalence))
-    return float(np.exp(-max(evidence, 0.0)))
-
-
-def _labels(material: Material, measured: Evidence) -> LabelledScores | None:
-    """None without labels at the site, or with too few at the reference."""
-    site, source = material.held_out, material.reference_scores
-    if site is None or source is None or not site.is_labelled.any():
-        return None
-    known, told = source.where(source.is_labelled), site.where(site.is_labelled)
-    try:
-        reliability = reliability_of(known.score, known.y)
-    except EmptySample:
-        return None
-    share = None if measured.prevalence is None else _estimate(measured.prevalence.by_scores)
-    return LabelledScores(reliability=reliability, scores=told.score, y=told.y, prevalence=share)
-
-
 def _reweighted(material: Material, measured: Evidence) -> dict[Bank, ReweightedDistance]:
-    sides, prevalence = compared_sides(material), measured.prevalence
+    sides, prevalence = material.sides, measured.prevalence
     if sides is None or prevalence is None or not measured.fits or prevalence.by_scores.p_changed >= WORTH_A_LOOK:
         return {}
-    if min(int((sides[0].y == value).sum()) for value in (0, 1)) < MIN_CLASS_PATIENTS:
+    if min(_n_classes(sides[0])) < MIN_CLASS_PATIENTS:
         return {}
     shifts = measured.from_reference if material.is_accepted else measured.since_accepted
     found: dict[Bank, ReweightedDistance] = {}
@@ -338,8 +232,26 @@ def _reweighted(material: Material, measured: Evidence) -> dict[Bank, Reweighted
     return found
 
 
+def _by_prevalence(material: Material, prevalence: TwoOpinions | None) -> dict[str, float]:
+    """A mixture of two classes moves by as much of the distance between them as its share does."""
+    source = material.reference
+    if source is None or prevalence is None or min(_n_classes(source)) < MIN_CLASS_PATIENTS:
+        return {}
+    change = abs(prevalence.by_scores.value - prevalence.by_scores.assumed)
+    positive, negative = source.y == 1, source.y == 0
+    apart = {
+        name: weighted_ks(column[positive], class_weights(source.y[positive], None), column[negative])
+        for name, column in zip(source.features, source.values.T, strict=True)
+    }
+    return {name: change * distance for name, distance in apart.items() if np.isfinite(distance)}
+
+
+def _n_classes(side: Patients) -> tuple[int, int]:
+    return int((side.y == 0).sum()), int((side.y == 1).sum())
+
+
 def _explanation(material: Material, measured: Evidence) -> Explanation | None:
-    sides = compared_sides(material)
+    sides = material.sides
     if sides is None or not sides[0].features:
         return None
     before, after = sides
@@ -354,18 +266,3 @@ def _explanation(material: Material, measured: Evidence) -> Explanation | None:
         current_fields=after.fields,
         prevalence=share,
     )
-
-
-def _shared(before: Patients, after: Patients) -> tuple[Patients, Patients]:
-    names = tuple(name for name in before.features if name in after.features)
-    return before.narrowed(names), after.narrowed(names)
-
-
-def _estimate(found: PrevalenceEstimate) -> Estimate:
-    return Estimate(found.value, found.low, found.high)
-
-
-def threshold_score(calibration: Calibration) -> float:
-    """The score from which a scan is called positive."""
-    share = calibration.threshold
-    return float(np.log(share) - np.log1p(-share)) - calibration.logit_offset

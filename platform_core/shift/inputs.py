@@ -12,7 +12,7 @@ from platform_core import layout
 from platform_core.manifest.serving import Calibration, Serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
-from platform_core.shift.evidence import Bank, Material
+from platform_core.shift.material import Bank, Material
 from platform_core.shift.samples import (
     Patients,
     Sample,

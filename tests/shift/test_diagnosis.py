@@ -8,9 +8,10 @@ from platform_core.settings import ShiftSettings
 from platform_core.shift.bound import Bound
 from platform_core.shift.compare import FeatureShift, compare, long_table
 from platform_core.shift.diagnosis import diagnose
-from platform_core.shift.evidence import Bank, Evidence
+from platform_core.shift.evidence import Evidence
 from platform_core.shift.labels.bbse import CalledPrevalence, TwoOpinions
 from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
+from platform_core.shift.material import Bank
 from platform_core.shift.risk import Estimate
 from platform_core.shift.samples import HeaderChange
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from platform_core.manifest.serving import Calibration
-from platform_core.shift.evidence import Bank, Material
+from platform_core.shift.material import Bank, Material
 from platform_core.shift.risk import Reals
 from platform_core.shift.samples import Patients
 from platform_core.shift.scores import ScoredScans

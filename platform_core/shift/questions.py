@@ -1,0 +1,159 @@
+"""The questions that rules of a diagnosis ask of the evidence, and the one alpha that they share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from platform_core.settings import ShiftSettings
+from platform_core.shift.compare import FeatureShift
+from platform_core.shift.evidence import WORTH_A_LOOK, Evidence
+from platform_core.shift.labels.concept import ConceptTest, score_test
+from platform_core.shift.labels.prevalence import PrevalenceEstimate
+from platform_core.shift.material import Bank
+from platform_core.shift.risk import Estimate
+
+Question = Literal["acquisition", "content", "prevalence", "concept"]
+
+BUDGET: Mapping[Question, float] = {"acquisition": 0.25, "content": 0.15, "prevalence": 0.25, "concept": 0.35}
+"""How the questions share alpha; of what cannot be asked the others get the share. Most for the one that has the
+fewest data: labels. A scanner that matters is seen at any level."""
+SAME_PROTOCOL = 0.02
+"""Share of its own size by which a number of the protocol may move and count as the same: an echo time of 30.0 or
+30.1 ms is one protocol, though it tells every scan apart. Proposed; a spacing 4 % larger is to be seen."""
+MIX_OF_SCANNERS = 0.5
+"""Share of a divergence from which on it counts as made by the mix of header values, all of which were seen before."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What the rules ask of the evidence, each answered at its share of alpha."""
+
+    evidence: Evidence
+    settings: ShiftSettings
+
+    def alpha(self, question: Question) -> float:
+        """What one question may spend, all its tests together."""
+        asked: set[Question] = {"acquisition", "content", question}
+        asked |= {"prevalence"} if self.evidence.prevalence else set()
+        asked |= {"concept"} if self.evidence.labels else set()
+        share = BUDGET[question] / sum(BUDGET[each] for each in asked)
+        return self.settings.alpha * share / self.evidence.n_strata
+
+    @property
+    def shifts(self) -> tuple[FeatureShift, ...]:
+        """Features since acceptance; at onboarding, from the reference."""
+        return self.evidence.from_reference if self.evidence.is_accepted else self.evidence.since_accepted
+
+    def moved(self, bank: Bank) -> list[FeatureShift]:
+        """Features of a bank beyond chance, furthest first; the score counts as content."""
+        shifts = self._of_bank(bank, self.shifts)
+        if bank == "content" and self.evidence.score:
+            shifts.append(self.evidence.score)
+        return self._significant(shifts, self.alpha(bank))
+
+    def furthest(self, bank: Bank) -> FeatureShift | None:
+        """The feature of a bank that moved furthest, if any moved beyond chance and materially."""
+        moved = [shift for shift in self.moved(bank) if self._is_material(shift)]
+        if self._is_prevalence_alone(bank):
+            moved = [shift for shift in moved if shift == self.evidence.score]
+        return moved[0] if moved else None
+
+    @property
+    def has_other_patients(self) -> bool:
+        """What is in the scans moved, and not by prevalence."""
+        worst = self._significant(self._of_bank("content", self.shifts), self.alpha("content"))
+        return any(self._is_material(shift) for shift in worst) and not self._is_prevalence_alone("content")
+
+    def _is_prevalence_alone(self, bank: Bank) -> bool:
+        """Nothing is left of the difference once those compared with have the site's share of positives."""
+        left = self.evidence.reweighted.get(bank)
+        if left is not None:
+            return left.p >= WORTH_A_LOOK or left.value < self.settings.material_distance
+        if self.prevalence_change is None or not self.evidence.fits:
+            return False
+        made = self.evidence.by_prevalence
+        moved = [shift for shift in self._of_bank(bank, self.shifts) if shift in self.moved(bank)]
+        return all(s.distance.value - made.get(s.feature, 0.0) < self.settings.material_distance for s in moved)
+
+    @cached_property
+    def is_comparable(self) -> bool:
+        """A score means what it meant: the same patients, scanned as before or harmonized, and the scores fit."""
+        if not self.evidence.fits or self.has_other_patients:
+            return False
+        if self.furthest("acquisition") is None:
+            return True
+        left = self._significant(self._of_bank("acquisition", self.evidence.from_reference), self.alpha("acquisition"))
+        return bool(self.evidence.from_reference) and not any(self._is_material(shift) for shift in left)
+
+    @cached_property
+    def concept(self) -> ConceptTest | None:
+        """What labels say about the meaning of scores; None without labels."""
+        told = self.evidence.labels
+        if told is None:
+            return None
+        return score_test(
+            told.reliability,
+            told.scores,
+            told.y,
+            is_comparable=self.is_comparable,
+            prevalence=told.prevalence,
+            alpha=self.alpha("concept"),
+        )
+
+    @property
+    def prevalence_change(self) -> Estimate | None:
+        """Estimated less assumed prevalence, if it is beyond chance and material."""
+        return None if self.evidence.prevalence is None else self._change(self.evidence.prevalence.by_scores)
+
+    @property
+    def change_through_scanner(self) -> Estimate | None:
+        """The same, as seen through the site's scanner."""
+        found = self.evidence.through_scanner
+        return None if found is None else self._change(found)
+
+    @property
+    def excess_risk(self) -> Estimate | None:
+        """Labelled risk at the site less that at the source, if their intervals lie apart."""
+        source, target = self.evidence.bound.source_risk, self.evidence.bound.target_risk
+        if source is None or target is None or target.low <= source.high:
+            return None
+        return Estimate(target.value - source.value, target.low - source.high, target.high - source.low)
+
+    @property
+    def is_disturbed(self) -> bool:
+        """The model's task suffers, whatever the images look like."""
+        return self.evidence.fits is False or self.prevalence_change is not None or self.excess_risk is not None
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Other patients came, and scores say of them what labels or features deny."""
+        is_denied = self.concept is not None and self.concept.p <= self.alpha("concept")
+        return self.has_other_patients and (is_denied or self.prevalence_change is not None)
+
+    @property
+    def has_other_mix_of_scanners(self) -> bool:
+        """Like scanners show like scans: the difference goes once the reference has the site's mix of header values."""
+        found = self.evidence.explanation
+        if found is None or not found.fields or found.explained < MIX_OF_SCANNERS:
+            return False
+        return all(cause.share_before > 0 for cause in found.fields)
+
+    def _change(self, found: PrevalenceEstimate) -> Estimate | None:
+        if found.p_changed >= self.alpha("prevalence"):
+            return None
+        change = Estimate(found.value - found.assumed, found.low - found.assumed, found.high - found.assumed)
+        return change if abs(change.value) >= self.settings.material_prevalence else None
+
+    def _of_bank(self, bank: Bank, shifts: tuple[FeatureShift, ...]) -> list[FeatureShift]:
+        return [shift for shift in shifts if self.evidence.banks.get(shift.feature, "acquisition") == bank]
+
+    def _is_material(self, shift: FeatureShift) -> bool:
+        if shift.feature in self.evidence.protocol and shift.moved_by < SAME_PROTOCOL * abs(shift.before):
+            return False
+        return shift.distance.value >= self.settings.material_distance
+
+    @staticmethod
+    def _significant(shifts: list[FeatureShift], alpha: float) -> list[FeatureShift]:
+        level = alpha / max(len(shifts), 1)
+        return sorted((s for s in shifts if s.p < level), key=lambda s: -s.distance.value)
