@@ -51,6 +51,14 @@ class Shown:
     n_refused: int
     """Scans that could not be shown; each has a row with its reason."""
 
+    @property
+    def sentence(self) -> str:
+        """For the log."""
+        if not self.n_shown:
+            return f"{self.stratum}: the reference cannot be shown through the site's scanner"
+        refused = f", {self.n_refused} could not be" if self.n_refused else ""
+        return f"{self.stratum}: {self.n_shown} labelled scans of the reference shown by the site's scanner{refused}"
+
 
 def show_reference(workspace: Workspace, site: str, target: str, *, run: str) -> list[Shown]:
     """Show the reference through the scanner of every stratum of a site's latest period whose acquisition moved.
