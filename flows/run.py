@@ -67,6 +67,8 @@ def follow(uri: str, name: str, target: str, run: str, at: datetime) -> None:
     stages.sketch(uri, name, target, run)
     for alarm in site.keep_watch(uri, name, target, run):
         log.info("%s: the watch alarms: %s", name, alarm)
+    for sentence in site.show_reference(uri, name, target, run):
+        log.info("%s: %s", name, sentence)
     for case in site.measure_shift(uri, name, target, run, at):
         log.info("%s: %s", name, case.headline)
         respond(case)

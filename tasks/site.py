@@ -68,6 +68,14 @@ def keep_watch(uri: str, site: str, target: str, run: str) -> list[str]:
     return [f"{one.watch.scope.stratum}: {one.sentence}" for one in kept if one.verdict.is_alarm]
 
 
+@task(task_run_name="reference through the scanner of {site} for {target}", **TRANSIENT)
+def show_reference(uri: str, site: str, target: str, run: str) -> list[str]:
+    """Show the labelled reference through a shifted site's scanner; one sentence per stratum where that is new."""
+    from platform_core.trial import transported
+
+    return [shown.sentence for shown in transported.show_reference(open_workspace(uri), site, target, run=run)]
+
+
 @task(task_run_name="shift of {site} for {target}", **TRANSIENT)
 def measure_shift(uri: str, site: str, target: str, run: str, at: datetime) -> list[Case]:
     """Measure and diagnose the latest period; one case per stratum."""
