@@ -10,7 +10,7 @@
 -- returns  series_key VARCHAR, patient_key VARCHAR, patient_known BOOLEAN
 --          label VARCHAR  the class as spelt in the target; NULL without a label in force
 --          score DOUBLE   logit before calibration, finite
---          embedding FLOAT[]
+--          embedding FLOAT[]  finite; NULL if any number of it is not
 --          in key order
 
 WITH
@@ -24,7 +24,11 @@ present AS (
 ),
 
 scored AS (
-    SELECT series_key, revision, score, embedding
+    SELECT
+        series_key,
+        revision,
+        score,
+        CASE WHEN len(list_filter(embedding, lambda x: NOT isfinite(x))) = 0 THEN embedding END AS embedding
     FROM core__prediction
     WHERE site = $site AND target = $target AND model = $model AND recipe = $recipe AND isfinite(score)
     QUALIFY row_number() OVER (PARTITION BY series_key, revision) = 1
