@@ -178,7 +178,7 @@ def write(workspace: Workspace, scans: nuisances.Scans) -> None:
 
 
 def test_a_site_is_watched_by_all() -> None:
-    told = streams.watch_site("all", [1, 2], 30)
+    told = streams.watch_site("all", [1, 2], 30, is_compared=True)
     assert told["alarmed"] in (0, 1)
     assert 0 <= told["ks_checks"] <= 30
     numbers = streams.watch_sites("nothing", 3, n_sites=2, n_checks=10)

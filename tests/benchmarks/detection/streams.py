@@ -35,17 +35,19 @@ def cells(*, is_quick: bool) -> list[Cell]:
 
 
 def watch_sites(name: str, seed: int, *, n_sites: int, n_checks: int = M1["checks"]) -> Numbers:
-    """Some sites that do not change, watched by all."""
-    watched = [watch_site(name, [seed, site], n_checks) for site in range(n_sites)]
-    return {"n": n_sites} | {key: math.fsum(one[key] for one in watched) for key in watched[0]}
+    """Some sites that do not change, watched by the platform; the first of them by ordinary practice as well."""
+    compared = min(n_sites, M1["sites_compared"])
+    watched = [watch_site(name, [seed, site], n_checks, is_compared=site < compared) for site in range(n_sites)]
+    found = {key: math.fsum(one.get(key, 0) for one in watched) for key in watched[0]}
+    return {"n": n_sites, "n_compared": compared} | found
 
 
-def watch_site(name: str, seed: Sequence[int], n_checks: int) -> dict[str, float]:
+def watch_site(name: str, seed: Sequence[int], n_checks: int, *, is_compared: bool) -> dict[str, float]:
     """Who ever alarms at one site (0 or 1), and in how many checks the ordinary practices do."""
     rng = np.random.default_rng([*seed, *name.encode()])
     scans = send(NUISANCES[name], rng, N_REFERENCE_DAYS + n_checks)
     night, n_by_day = first_alarm(scans, FROZEN["alpha"]["site"], f"reference {seed[-1]}")
-    flags = windowed(scans, n_checks)
+    flags = windowed(scans, n_checks) if is_compared else {}
     ever = {method: float(is_up.any()) for method, is_up in flags.items()}
     often = {f"{method}_checks": float(is_up.sum()) for method, is_up in flags.items()}
     return {"alarmed": float(np.isfinite(night)), "by_day": n_by_day} | ever | often
@@ -94,7 +96,8 @@ def lines(rows: Sequence[Row]) -> list[Line]:
         n = total(mine, "n")
         if not n:
             continue
-        beside = {told: total(mine, key) / n for told, key in PRACTICES.items()}
+        compared = total(mine, "n_compared")
+        beside = {f"{told} (n={compared:.0f})": total(mine, key) / compared for told, key in PRACTICES.items()}
         by_day = total(mine, "by_day") / n
         found.append(
             rate(

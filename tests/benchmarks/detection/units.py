@@ -39,17 +39,30 @@ def first_alarm(scans: Scans, alpha: float, name: str) -> tuple[float, int]:
     reference = scans.only(is_reference & is_visit)
     units = {row["feature"]: row for row in units_of(as_values(reference)).to_pylist()}
     later = scans.only((scans.observed >= N_REFERENCE_DAYS) & is_visit)
-    level = math.log(N_FEATURES / (alpha * share(0)))
-    alarms = []
+    ranked: dict[int, list[tuple[Due, Reals]]] = {}
     for feature in range(N_FEATURES):
         unit = units[f"f{feature}"]
         n_values = unit["n_values"] if unit["unit"] == "day" else 0
         pool, new = due(reference, feature, n_values), due(later, feature, n_values)
-        ranks = rank(pool.value, new, f"f{feature}", name)
         size = max(1, round(SCANS_PER_CHECK / unit["n_values"]))
-        block = first_crossing(ranks[None], size, level)[0]
-        alarms.append(math.inf if np.isinf(block) else float(new.night[int(block + 1) * size - 1]))
+        ranked.setdefault(size, []).append((new, rank(pool.value, new, f"f{feature}", name)))
+    level = math.log(N_FEATURES / (alpha * share(0)))
+    alarms = [night for size, streams in ranked.items() for night in _alarms(streams, size, level)]
     return min(alarms), sum(unit["unit"] == "day" for unit in units.values())
+
+
+def _alarms(streams: list[tuple[Due, Reals]], size: int, level: float) -> list[float]:
+    """The night at which each of some streams alarms, infinite if it does not."""
+    n_ranks = [len(ranks) for _, ranks in streams]
+    together = np.full((len(streams), max(n_ranks)), 0.5)  # what is filled up lies beyond the last block that counts
+    for row, (_, ranks) in zip(together, streams, strict=True):
+        row[: len(ranks)] = ranks
+    blocks = first_crossing(together, size, level)
+    ends = [(block + 1) * size for block in blocks]
+    return [
+        float(due.night[int(end) - 1]) if end <= n else math.inf
+        for (due, _), end, n in zip(streams, ends, n_ranks, strict=True)
+    ]
 
 
 def rank(reference: Reals, new: Due, feature: str, name: str) -> Reals:
@@ -67,37 +80,34 @@ def series_key(key: int) -> str:
 
 def is_new_visit(scans: Scans) -> npt.NDArray[np.bool_]:
     """Images of patients who were not seen in the four weeks before, as far as is known the night that they come."""
-    visits, image_of = np.unique(np.stack([scans.patient, scans.observed], axis=1), axis=0, return_inverse=True)
-    first_night = np.full(len(visits), np.iinfo(np.int64).max)
-    np.minimum.at(first_night, image_of, scans.night)
+    _, first, image_of = np.unique(patient_days(scans), return_index=True, return_inverse=True)
+    patient, day, night = scans.patient[first], scans.observed[first], scans.night
+    first_night = night[first]  # images are in order of arrival
     is_new = np.ones(len(scans.key), dtype=bool)
-    patient, day = visits.T
-    for back in range(1, len(visits)):
+    for back in range(1, len(first)):
         before = image_of - back
         same = (before >= 0) & (patient[before] == scans.patient)
         if not same.any():
             break
         is_recent = scans.observed - day[before] <= RETURN_DAYS
-        is_new &= ~(same & is_recent & (first_night[before] <= scans.night))
+        is_new &= ~(same & is_recent & (first_night[before] <= night))
     return is_new
+
+
+def patient_days(scans: Scans) -> Wholes:
+    """One number per patient and day observed, in order of patients and then of days."""
+    return scans.patient * 100_000 + scans.observed + 1000
 
 
 def due(scans: Scans, feature: int, n_per_day: int) -> Due:
     """The first image of every patient-day that has the feature; if `n_per_day`, the lower median of so many a day."""
     images = scans.only(np.isfinite(scans.values[:, feature]))
-    images = images.only(first_of(images.patient, images.observed))  # images are in order of arrival
+    _, first = np.unique(patient_days(images), return_index=True)  # images are in order of arrival
+    images = images.only(np.isin(np.arange(len(images.key)), first))
     if n_per_day:
         return _day_medians(images, feature, n_per_day)
     order = np.lexsort((images.key, images.observed, images.arrived))
     return Due(images.key[order], images.night[order], images.values[order, feature])
-
-
-def first_of(*columns: Wholes) -> npt.NDArray[np.bool_]:
-    """Which rows are the first with their values."""
-    _, first = np.unique(np.stack(columns, axis=1), axis=0, return_index=True)
-    is_first = np.zeros(len(columns[0]), dtype=bool)
-    is_first[first] = True
-    return is_first
 
 
 def _day_medians(images: Scans, feature: int, n: int) -> Due:
