@@ -65,7 +65,7 @@ def follow(uri: str, name: str, target: str, run: str, at: datetime) -> None:
     stages.harmonize(uri, name, serving.recipe, site.unserved(uri, name, target), run)
     stages.predict(uri, serving, run)
     stages.sketch(uri, name, target, run)
-    for alarm in site.keep_watch(uri, name, target, run):
+    for alarm in site.keep_watch(uri, name, target, run, at):
         log.info("%s: the watch alarms: %s", name, alarm)
     for sentence in site.show_reference(uri, name, target, run):
         log.info("%s: %s", name, sentence)

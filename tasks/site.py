@@ -60,12 +60,12 @@ def freeze_reference(uri: str, target: str, run: str) -> str | None:
 
 
 @task(task_run_name="watch over {site} for {target}", **TRANSIENT)
-def keep_watch(uri: str, site: str, target: str, run: str) -> list[str]:
-    """Take in what came since the last time; one sentence per stratum that alarms."""
+def keep_watch(uri: str, site: str, target: str, run: str, at: datetime) -> list[str]:
+    """Take in what came since the last time; one sentence per alarm of tonight."""
     from platform_core.shift.watch import vigil
 
-    kept = vigil.keep_watch(open_workspace(uri), site, target, run=run)
-    return [f"{one.watch.scope.stratum}: {one.sentence}" for one in kept if one.verdict.is_alarm]
+    raised = vigil.alarms_tonight(open_workspace(uri), site, target, run=run, at=at)
+    return [f"{alarm.stratum}: {alarm.sentence}" for alarm in raised]
 
 
 @task(task_run_name="reference through the scanner of {site} for {target}", **TRANSIENT)

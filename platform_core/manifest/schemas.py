@@ -301,11 +301,31 @@ FINDING = _table(
     RUN,
 )
 
+ALARM = _table(
+    "one alarm of a watch, written by the first night that saw it; a watch alarms once",
+    SITE,
+    ("alarm_key", TEXT, ""),
+    STRATUM,
+    RECIPE,
+    ("reference", TEXT, "as in core__rank: what the site was watched against"),
+    ("alarmed_on", DAY, "day of the rank that raised it"),
+    ("changed_on", DAY, "about when the change began"),
+    ("period_start", DAY, "first day of the period that it begins: changed_on, or that of a period a few days before"),
+    ("feature", TEXT, "that passed the threshold first"),
+    ("meaning", TEXT, "what its values do since then: higher, lower, more or less spread out, skewed"),
+    ("log_e", REAL, "natural logarithm of its e-value"),
+    ("threshold", REAL, "e-value that raised it"),
+    ("sentence", TEXT, "for the person on call"),
+    ("raised_at", MOMENT, ""),
+    RUN,
+)
+
 EPISODE = _table(
     "one change of state of one alarm",
     SITE,
     ("episode_key", TEXT, ""),
     ("finding_key", TEXT, ""),
+    ("alarm_key", TEXT, "of the watch's alarm that opened or joined it; null where a finding alone did"),
     ("state", TEXT, "opened, acted, watching or closed"),
     ("opened_at", MOMENT, ""),
     ("closed_at", MOMENT, ""),
@@ -434,6 +454,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     layout.SKETCH: SKETCH,
     layout.SHIFT: SHIFT,
     layout.FINDING: FINDING,
+    layout.ALARM: ALARM,
     layout.EPISODE: EPISODE,
     layout.DECISION: DECISION,
     layout.MODEL: MODEL,

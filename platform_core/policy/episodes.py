@@ -2,6 +2,9 @@
 
 An episode belongs to a site, stratum and target; the findings that opened and moved it
 say which. Its states only go forward: opened, acted, watching, closed.
+
+It is opened by a finding that is not quiet, or by the alarm of a watch, however quiet the finding of that night:
+too few patients for a verdict are no reason to be silent about a change.
 """
 
 from collections.abc import Mapping
@@ -36,6 +39,8 @@ class Episode:
     state: State
     finding_key: str
     """The finding that opened it."""
+    alarm_key: str | None
+    """Of the watch's alarm that opened or joined it; None where a finding alone did."""
     followed_until: date
     """Last day of the latest period that moved it."""
     stratum: str
@@ -51,7 +56,9 @@ def episodes(workspace: Workspace, site: str | None = None) -> list[Episode]:
     return [Episode(**row) for row in rows]
 
 
-def open_episode(workspace: Workspace, finding: Mapping[str, Any], *, run: str, at: datetime) -> str:
+def open_episode(
+    workspace: Workspace, finding: Mapping[str, Any], *, run: str, at: datetime, alarm_key: str | None = None
+) -> str:
     """Open an episode on a finding (a row of `out__finding`), or name the one that is open already.
 
     Returns:
@@ -61,12 +68,19 @@ def open_episode(workspace: Workspace, finding: Mapping[str, Any], *, run: str, 
     if present is not None:
         return present.episode_key
     key = digest(["episode", finding["site"], finding["finding_key"]])
-    _append(workspace, finding, key, "opened", opened_at=at, at=at, run=run)
+    _append(workspace, finding, key, "opened", opened_at=at, at=at, run=run, alarm_key=alarm_key)
     return key
 
 
 def advance(
-    workspace: Workspace, episode_key: str, state: State, *, finding: Mapping[str, Any], run: str, at: datetime
+    workspace: Workspace,
+    episode_key: str,
+    state: State,
+    *,
+    finding: Mapping[str, Any],
+    run: str,
+    at: datetime,
+    alarm_key: str | None = None,
 ) -> None:
     """Move an episode forward to `state` because of `finding`; a state it has passed already is left alone.
 
@@ -78,16 +92,24 @@ def advance(
         raise UnknownName("episode", episode_key, known)
     present = known[episode_key]
     if STATES.index(state) > STATES.index(present.state):
-        _append(workspace, finding, episode_key, state, opened_at=present.opened_at, at=at, run=run)
+        opened_at = present.opened_at
+        _append(workspace, finding, episode_key, state, opened_at=opened_at, at=at, run=run, alarm_key=alarm_key)
 
 
 def follow(
-    workspace: Workspace, finding: Mapping[str, Any], *, has_acted: bool, run: str, at: datetime
+    workspace: Workspace,
+    finding: Mapping[str, Any],
+    *,
+    has_acted: bool,
+    run: str,
+    at: datetime,
+    alarm_key: str | None = None,
 ) -> Episode | None:
     """Open, move or close the episode that a finding belongs to; call it once per decision, after its action.
 
     An episode closes only when a LATER period is quiet: the period that raised the alarm is
-    no witness of the repair that was fitted to it.
+    no witness of the repair that was fitted to it. One on which nobody acted closes also when the patients since
+    the watch's alarm show nothing that matters: their state is the accepted one from then on.
 
     Args:
         workspace: Where episodes are kept.
@@ -95,18 +117,22 @@ def follow(
         has_acted: One of `ACTS` was carried out for it.
         run: The run.
         at: The moment, UTC.
+        alarm_key: Of the watch's alarm that began the finding's period; None where the calendar did.
 
     Returns:
         The episode as it now is; None if there is none.
     """
     present = _running(workspace, finding)
-    if present is None and finding["kind"] in QUIET:
+    is_alarm = alarm_key is not None and not _is_answered(workspace, finding)
+    if present is None and finding["kind"] in QUIET and not is_alarm:
         return None
-    key = open_episode(workspace, finding, run=run, at=at)
-    is_later = present is not None and finding["period_end"] > present.followed_until
+    key = open_episode(workspace, finding, run=run, at=at, alarm_key=alarm_key)
+    is_later = present is not None and finding["period_start"] > present.followed_until
     state = _next_state(present, str(finding["kind"]), is_later=is_later, has_acted=has_acted)
+    if is_alarm and finding["kind"] == "none" and (present is None or present.state == "opened"):
+        state = "closed"
     if state is not None:
-        advance(workspace, key, state, finding=finding, run=run, at=at)
+        advance(workspace, key, state, finding=finding, run=run, at=at, alarm_key=alarm_key)
     return next(episode for episode in episodes(workspace, str(finding["site"])) if episode.episode_key == key)
 
 
@@ -116,6 +142,13 @@ def _next_state(present: Episode | None, kind: str, *, is_later: bool, has_acted
     if is_later and present is not None and present.state == "acted":
         return "watching"
     return "acted" if has_acted else None
+
+
+def _is_answered(workspace: Workspace, finding: Mapping[str, Any]) -> bool:
+    """Whether an episode of the finding's period was closed already: an alarm is followed up once."""
+    scope = (finding["stratum"], finding["target"])
+    mine = [e for e in episodes(workspace, str(finding["site"])) if (e.stratum, e.target) == scope]
+    return any(e.state == "closed" and e.followed_until >= finding["period_end"] for e in mine)
 
 
 def _running(workspace: Workspace, finding: Mapping[str, Any]) -> Episode | None:
@@ -133,11 +166,13 @@ def _append(
     opened_at: datetime,
     at: datetime,
     run: str,
+    alarm_key: str | None = None,
 ) -> None:
     row = {
         "site": finding["site"],
         "episode_key": episode_key,
         "finding_key": finding["finding_key"],
+        "alarm_key": alarm_key,
         "state": state,
         "opened_at": opened_at,
         "closed_at": at if state == "closed" else None,

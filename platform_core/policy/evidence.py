@@ -12,6 +12,7 @@ from platform_core.policy.record import decisions
 from platform_core.policy.situation import Kind, Situation, estimate_of
 from platform_core.queries import load
 from platform_core.shift.risk import Estimate
+from platform_core.shift.watch.raised import alarm_behind
 
 HERE = "platform_core.policy"
 
@@ -37,6 +38,7 @@ def read_situation(
     rules = workspace.settings.policy
     target = str(finding["target"])
     patients, labelled = _patients(workspace, finding)
+    alarm = alarm_behind(workspace, finding)
     in_training = [key for key in labelled if part_of(key, workspace.settings.split) == "train"]
     return Situation(
         kind=cast("Kind", finding["kind"]),
@@ -51,6 +53,7 @@ def read_situation(
         taken=actions_taken(workspace, finding) if taken is None else taken,
         days_since_fine_tune=_days_since_fine_tune(workspace, str(finding["site"]), target, at),
         cool_down_days=rules.cool_down_days,
+        alarm=None if alarm is None else alarm.sentence,
         strategies=workspace.settings.target[target].strategies,
     )
 

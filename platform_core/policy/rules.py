@@ -26,6 +26,20 @@ class PolicyRule:
 
 POLICY: tuple[PolicyRule, ...] = (
     PolicyRule(
+        name="alarm_not_material",
+        when=lambda s: s.kind == "none" and s.alarm is not None,
+        action="none",
+        because="a watch alarmed: {alarm}; the {n_patients} patients since then show nothing that matters, so their "
+        "state is the accepted one and is watched from now on",
+    ),
+    PolicyRule(
+        name="alarm_too_few_patients",
+        when=lambda s: s.kind == "undetermined" and s.lacks_patients and s.alarm is not None,
+        action="none",
+        because="a watch alarmed: {alarm}; {n_patients} patients since then are too few to say what kind of change it "
+        "is, which needs {n_patients_missing} more",
+    ),
+    PolicyRule(
         name="nothing_found",
         when=lambda s: s.kind == "none",
         action="none",
@@ -151,6 +165,7 @@ def words(s: Situation) -> dict[str, str]:
         "excess_risk": _spelt(s.excess_risk),
         "days_since_fine_tune": str(s.days_since_fine_tune),
         "cool_down_days": str(s.cool_down_days),
+        "alarm": s.alarm or "no alarm",
     }
 
 

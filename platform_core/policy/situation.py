@@ -43,6 +43,8 @@ class Situation:
     cool_down_days: int
     strategies: tuple[str, ...] = ()
     """What the target allows, cheapest first."""
+    alarm: str | None = None
+    """What the watch said whose alarm began the period; None where the calendar did."""
     needs_approval: bool = False
     """A person must agree before weights move."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cached_property
 
 import numpy as np
@@ -34,6 +34,7 @@ PROJECTIONS = ("CR", "DX", "DR", "RF", "XR")
 Fields = Mapping[str, tuple[str | None, ...]]
 Labels = Mapping[str, tuple[float, float]]
 """By series: 1 positive or 0 negative, and the chance that it was asked for a label, NaN if not stated."""
+CUT = pa.schema([("stratum", pa.string()), ("period_start", pa.date32())])
 EVER_DAYS = 365_000
 """A period so long that it holds every scan."""
 
@@ -108,7 +109,10 @@ class HeaderChange:
 
 
 def period_samples(workspace: Workspace, site: str, modality: str | None) -> dict[str, list[Sample]]:
-    """Every period of every stratum of a site, oldest first, by stratum; `modality` None takes them all."""
+    """Every period of every stratum of a site, oldest first, by stratum; `modality` None takes them all.
+
+    A period ends with the calendar, or with the day before the change that a watch has alarmed about.
+    """
     return _by_stratum(_first_scans(workspace, site, modality, workspace.settings.shift.period_days))
 
 
@@ -131,16 +135,22 @@ def reference_samples(
 def accepted_sample(workspace: Workspace, target: str | None, periods: list[Sample]) -> Sample:
     """The state that a stratum was last accepted in: the period of its last adaptation, else its first sound one.
 
-    Sound means enough patients for a verdict; without any such period it is the first.
+    A period that an alarm began and that turned out not to matter is accepted as it is. Sound means
+    enough patients for a verdict; without any such period it is the first.
     """
-    with workspace.lake.connect([layout.DECISION, layout.FINDING]) as db:
-        rows = load(HERE, "accepted_periods").run(db, site=periods[0].site, target=target).to_pylist()
-    adapted_on = {row["stratum"]: row["period_start"] for row in rows}.get(periods[0].stratum)
+    adapted_on = accepted_days(workspace, periods[0].site, target).get(periods[0].stratum)
     if adapted_on is not None:
         # late arrivals can move the borders of periods, so the day is looked up and not the border
         return next((p for p in periods if p.period_start <= adapted_on <= p.period_end), periods[0])
     least = workspace.settings.shift.min_scans
     return next((sample for sample in periods if sample.n >= least), periods[0])
+
+
+def accepted_days(workspace: Workspace, site: str, target: str | None) -> dict[str, date]:
+    """A day of the period that each stratum was last accepted in by a decision; without those that none was about."""
+    with workspace.lake.connect([layout.DECISION, layout.FINDING, layout.ALARM]) as db:
+        rows = load(HERE, "accepted_periods").run(db, site=site, target=target).to_pylist()
+    return {row["stratum"]: row["period_start"] for row in rows}
 
 
 def feature_values(workspace: Workspace, sample: Sample, recipe: str) -> pa.Table:
@@ -220,6 +230,7 @@ def _first_scans(
 ) -> list[Sample]:
     modalities = list(PROJECTIONS) if modality in PROJECTIONS else [modality] if modality else None
     with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
+        db.register("cut", CUT.empty_table() if days == EVER_DAYS else _cuts(workspace, site))
         rows = load(HERE, "first_scans").run(
             db,
             site=site,
@@ -228,14 +239,19 @@ def _first_scans(
             observed_before=observed_before,
             ingested_by=ingested_by,
         )
-    groups = rows.group_by(["stratum", "period_start"], use_threads=False).aggregate([([], "count_all")])
+    groups = rows.group_by(["stratum", "period_start", "period_end"], use_threads=False).aggregate([([], "count_all")])
     samples, first = [], 0
     for group in groups.to_pylist():
         scans = rows.slice(first, group["count_all"])
-        start = group["period_start"]
-        samples.append(Sample(site, group["stratum"], start, start + timedelta(days=days - 1), scans))
+        samples.append(Sample(site, group["stratum"], group["period_start"], group["period_end"], scans))
         first += scans.num_rows
     return samples
+
+
+def _cuts(workspace: Workspace, site: str) -> pa.Table:
+    """Days on which an alarm begins a period."""
+    alarms = workspace.lake.read(layout.ALARM, pc.field("site") == site, CUT.names)
+    return alarms.group_by(CUT.names, use_threads=False).aggregate([]).cast(CUT)
 
 
 def _by_stratum(samples: list[Sample]) -> dict[str, list[Sample]]:

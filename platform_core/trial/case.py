@@ -17,6 +17,7 @@ from platform_core.policy.evidence import read_situation
 from platform_core.policy.record import decision_key, record_decision
 from platform_core.shift.risk import Estimate, RiskReport
 from platform_core.shift.stage import measure_shift
+from platform_core.shift.watch.raised import alarm_behind
 from platform_core.trial.before_after import risk_under
 
 
@@ -125,7 +126,9 @@ def settle(
         at=case.at,
     )
     acted = status == "done" and after is not None
-    episodes.follow(case.workspace, finding, has_acted=acted, run=case.run, at=case.at)
+    alarm = alarm_behind(case.workspace, finding)
+    alarm_key = None if alarm is None else alarm.alarm_key
+    episodes.follow(case.workspace, finding, has_acted=acted, run=case.run, at=case.at, alarm_key=alarm_key)
     return key
 
 
@@ -148,12 +151,14 @@ def _triple(estimate: Estimate | None) -> list[float] | None:
 
 
 def _case(workspace: Workspace, finding: Mapping[str, Any], run: str, at: datetime) -> Case:
+    alarm = alarm_behind(workspace, finding)
+    since = "" if alarm is None else f" (since an alarm of {alarm.alarmed_on})"
     return Case(
         uri=workspace.uri,
         site=str(finding["site"]),
         target=str(finding["target"]),
         finding_key=str(finding["finding_key"]),
-        headline=f"{finding['kind']}: {finding['explained_by']}",
+        headline=f"{finding['kind']}{since}: {finding['explained_by']}",
         keys=_series_of(workspace, finding),
         run=run,
         at=at,

@@ -187,6 +187,8 @@ def test_the_order_of_reading_is_the_only_tie_break(s: Situation) -> None:
 def test_every_row_of_the_policy_can_decide() -> None:
     """A row that no situation reaches is dead text that a reader would trust."""
     facts = [
+        situation(kind="none", alarm="noise is higher"),
+        situation(kind="undetermined", n_patients=5, alarm="noise is higher"),
         QUIET,
         situation(kind="undetermined", n_patients=5),
         situation(kind="undetermined"),

@@ -36,6 +36,8 @@ class Month:
     site: str = "a"
     number: int = 0
     n: int = 150
+    first_day: int = 0
+    days: int = 28
     noise_hu: float = 10.0
     median_hu: float = 40.0
     prevalence: float = 0.4
@@ -52,7 +54,7 @@ class Month:
 
     @property
     def seed(self) -> int:
-        return 1000 * self.number + ord(self.site[0])
+        return 1000 * self.number + ord(self.site[0]) + 100_000 * self.first_day
 
 
 def prepare(workspace: Workspace, *sites: str) -> Workspace:
@@ -75,7 +77,8 @@ def fill(workspace: Workspace, *months: Month) -> None:
 
 
 def keys_of(month: Month) -> list[str]:
-    return [f"{month.site}{month.number}{month.stratum[-2:]}{i:04d}" for i in range(month.n)]
+    part = f"-{month.first_day}-" if month.first_day else ""
+    return [f"{month.site}{month.number}{part}{month.stratum[-2:]}{i:04d}" for i in range(month.n)]
 
 
 def accept(workspace: Workspace, site: str, finding_key: str, action: str = "reharmonize") -> None:
@@ -87,11 +90,11 @@ def accept(workspace: Workspace, site: str, finding_key: str, action: str = "reh
 
 def _fill(workspace: Workspace, month: Month) -> None:
     rng = np.random.default_rng(month.seed)
-    start = MONDAY + timedelta(days=28 * month.number)
-    days = [start + timedelta(days=int(day)) for day in np.sort(rng.integers(28, size=month.n))]
+    start = MONDAY + timedelta(days=28 * month.number + month.first_day)
+    days = [start + timedelta(days=int(day)) for day in np.sort(rng.integers(month.days, size=month.n))]
     days[0] = start
     y = (rng.random(month.n) < month.prevalence).astype(float)
-    name = f"{month.site}/{month.number}/{month.stratum}"
+    name = f"{month.site}/{month.number}/{month.first_day}/{month.stratum}"
     about = [{"site": month.site, "series_key": key, "revision": 1, "run": "r"} for key in keys_of(month)]
     features: dict[str, Any] = {
         "noise_immerkaer_hu": rng.normal(month.noise_hu, 1, month.n),
@@ -132,7 +135,7 @@ def _fill(workspace: Workspace, month: Month) -> None:
 
 def _series(month: Month, i: int, day: date) -> dict[str, Any]:
     return {
-        "patient_key": f"patient-{month.site}-{month.number}-{i}",
+        "patient_key": f"patient-{month.site}-{month.number}-{month.first_day}-{i}",
         "patient_known": True,
         "modality": "CT",
         "scanner_model": month.scanner_model,

@@ -18,7 +18,15 @@ from platform_core.queries import load
 from platform_core.shift.risk import Reals
 from platform_core.shift.watch.conformal import conformal_ranks, grid_of, tie_breaks
 from platform_core.shift.watch.pools import Scope
-from platform_core.shift.watch.ranks import VALUES, DayIcc, day_icc, feature_days, open_reference, rank_new, score_days
+from platform_core.shift.watch.ranks import (
+    VALUES,
+    DayIcc,
+    day_icc,
+    features_of_days,
+    open_reference,
+    rank_new,
+    scores_of_days,
+)
 from platform_core.storage.tables import rows_of
 from tests.shift.planted import MODEL, RECIPE, Month, fill, keys_of, prepare
 
@@ -336,8 +344,8 @@ def test_features_and_scores_are_ranked_from_the_manifest(workspace: Workspace) 
 
     def values(month: Month) -> pa.Table:
         keys = keys_of(month)
-        scores = score_days(ready, "north", stratum, keys, model=MODEL, recipe=RECIPE)
-        return pa.concat_tables([feature_days(ready, "north", stratum, keys, layout.NATIVE), scores])
+        scores = scores_of_days(ready, "north", stratum, keys, model=MODEL, recipe=RECIPE)
+        return pa.concat_tables([features_of_days(ready, "north", stratum, keys, layout.NATIVE), scores])
 
     open_reference(ready, scope, values(months[0]), run="r")
     rank_new(ready, scope, values(months[1]), run="r")

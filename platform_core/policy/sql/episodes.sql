@@ -5,6 +5,7 @@
 -- params   $site VARCHAR  one site, or NULL for all
 -- returns  site VARCHAR, episode_key VARCHAR, state VARCHAR,
 --          finding_key VARCHAR  the finding that opened it
+--          alarm_key VARCHAR    of the watch's alarm that opened or joined it, or NULL
 --          followed_until DATE  last day of the latest period that moved it
 --          stratum VARCHAR, target VARCHAR, opened_at TIMESTAMPTZ, closed_at TIMESTAMPTZ
 --          oldest first
@@ -36,6 +37,7 @@ SELECT
     episode_key,
     arg_max(state, step) AS state,
     arg_min(finding_key, step) AS finding_key,
+    arg_min(alarm_key, step) FILTER (alarm_key IS NOT NULL) AS alarm_key,
     max(period_end) AS followed_until,
     any_value(stratum) AS stratum,
     any_value(target) AS target,

@@ -114,7 +114,7 @@ def day_icc(values: pa.Table) -> list[DayIcc]:
         return [DayIcc(**row) for row in load(HERE, "day_icc").run(db).to_pylist()]
 
 
-def feature_days(workspace: Workspace, site: str, stratum: str, keys: Sequence[str], recipe: str) -> pa.Table:
+def features_of_days(workspace: Workspace, site: str, stratum: str, keys: Sequence[str], recipe: str) -> pa.Table:
     """The features of some series and of all others of their days and stratum, in the columns of `VALUES`."""
     with workspace.lake.connect([layout.SERIES, layout.STAGE, layout.FEATURE]) as db:
         if set(db.table(layout.FEATURE).columns) <= set(workspace.lake.schemas[layout.FEATURE].names):
@@ -124,7 +124,7 @@ def feature_days(workspace: Workspace, site: str, stratum: str, keys: Sequence[s
         return load(HERE, "features").run(db, site=site, recipe=recipe).cast(VALUES)
 
 
-def score_days(
+def scores_of_days(
     workspace: Workspace, site: str, stratum: str, keys: Sequence[str], *, model: str, recipe: str
 ) -> pa.Table:
     """The scores of some series and of all others of their days and stratum, as the feature `score`."""
@@ -160,7 +160,7 @@ def open_reference(workspace: Workspace, scope: Scope, values: pa.Table, *, run:
 def rank_new(workspace: Workspace, scope: Scope, values: pa.Table, *, run: str) -> int:
     """Rank every patient-day (or day) that has no rank yet, once and for all.
 
-    Call it after features and predictions are written, with `feature_days` or `score_days` of
+    Call it after features and predictions are written, with `features_of_days` or `scores_of_days` of
     what is new. Features that the reference was not opened with are left out.
 
     Args:
@@ -175,6 +175,11 @@ def rank_new(workspace: Workspace, scope: Scope, values: pa.Table, *, run: str) 
     Raises:
         EmptySample: If `open_reference` has written no row for this scope.
     """
+    return int(rank_rows(workspace, scope, values, run=run).num_rows)
+
+
+def rank_rows(workspace: Workspace, scope: Scope, values: pa.Table, *, run: str) -> pa.Table:
+    """As `rank_new`; the rows of `core__rank` that were written, all of one batch."""
     lake = workspace.lake
     counts, last = read_counts(lake, scope)
     known = _read_ranks(lake, scope, values, last)
@@ -183,19 +188,19 @@ def rank_new(workspace: Workspace, scope: Scope, values: pa.Table, *, run: str) 
         raise EmptySample(f"reference {scope.reference} of {scope.site}")
     due = _due(values, known.select(TAKEN.names), pools)
     if not due.num_rows:
-        return 0
+        return RANK.empty_table()
     batch = max(last, pc.max(known.column("batch")).as_py()) + 1
     by_feature = {rows.column("feature")[0].as_py(): rows for rows in _by_feature(due)}
     written = [_new_rows(scope, rows, pools[feature], batch, run) for feature, rows in by_feature.items()]
     # the batch is in the name: of two runs that rank at once one lands, and the other ranks after it
     name = transaction("rank", asdict(scope), batch)
-    n_written = lake.append(layout.RANK, pa.concat_tables(written), transaction=name)
-    if not n_written:
-        return rank_new(workspace, scope, values, run=run)
+    rows = pa.concat_tables(written)
+    if not lake.append(layout.RANK, rows, transaction=name):
+        return rank_rows(workspace, scope, values, run=run)
     if batch % N_BATCHES == N_BATCHES - 1:
         new = {rows.column("feature")[0].as_py(): rows.column("value").to_numpy() for rows in written}
         write_pools(lake, scope, {f: pool.with_values(new.get(f, NO_VALUES)) for f, pool in pools.items()}, batch, run)
-    return n_written
+    return rows
 
 
 def units_of(values: pa.Table) -> pa.Table:

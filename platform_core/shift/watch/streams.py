@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from typing import Any
 
@@ -102,14 +102,41 @@ class Watch:
 
 def to_json(watch: Watch) -> str:
     """A watch as text, to be kept until the next check; `from_json` gives it back exactly."""
-    return json.dumps(asdict(watch), default=str, sort_keys=True, allow_nan=False)
+    return json.dumps(to_facts(watch), sort_keys=True, allow_nan=False)
 
 
 def from_json(text: str) -> Watch:
     """The watch that `to_json` wrote."""
-    facts = json.loads(text)
-    streams = tuple(_stream(row) for row in facts.pop("streams"))
-    return Watch(**facts | {"scope": Scope(**facts["scope"])}, streams=streams)
+    return from_facts(json.loads(text))
+
+
+def to_facts(watch: Watch) -> dict[str, Any]:
+    """A watch as what JSON knows; `from_facts` gives it back exactly."""
+    facts = {field.name: getattr(watch, field.name) for field in fields(watch)}
+    return facts | {"scope": asdict(watch.scope), "streams": [_facts(stream) for stream in watch.streams]}
+
+
+def from_facts(facts: dict[str, Any]) -> Watch:
+    """The watch that `to_facts` has told."""
+    streams = tuple(_stream(row) for row in facts["streams"])
+    return Watch(**facts | {"scope": Scope(**facts["scope"]), "streams": streams})
+
+
+def _facts(stream: Stream) -> dict[str, Any]:
+    """One stream; `asdict` would copy every number of it by itself."""
+    days = {"since_on": [day.isoformat() for day in stream.since_on]}
+    crossing = None
+    if stream.crossing:
+        crossing = {
+            name: str(fact) if isinstance(fact, date) else fact for name, fact in asdict(stream.crossing).items()
+        }
+    told = {
+        "steps": [asdict(step) for step in stream.steps],
+        "pending": [(day.isoformat(), rank) for day, rank in stream.pending],
+        "settled_on": None if stream.settled_on is None else stream.settled_on.isoformat(),
+        "crossing": crossing,
+    }
+    return {field.name: getattr(stream, field.name) for field in fields(stream)} | days | told
 
 
 def _stream(facts: dict[str, Any]) -> Stream:

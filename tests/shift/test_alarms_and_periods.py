@@ -1,0 +1,173 @@
+"""What an alarm does: it begins a period, it is followed up once, and it is paid for."""
+
+from datetime import timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from platform_core import layout
+from platform_core.manifest.schemas import DECISION
+from platform_core.manifest.workspace import Workspace
+from platform_core.shift.samples import Sample, period_samples
+from platform_core.shift.stage import Finding, measure_shift
+from platform_core.shift.watch.raised import alarm_behind, alarms, first_day
+from platform_core.shift.watch.vigil import alarms_tonight, keep_watch, kept_watches
+from platform_core.shift.watch.wealth import share
+from platform_core.storage.tables import rows_of
+from tests.shift.planted import AT, MONDAY, STRATUM, Month, accept, fill, prepare
+
+ALPHA = 0.05
+NEW_SCANNER = MONDAY + timedelta(days=28 + 14)
+"""In the middle of the second period."""
+
+
+def night(workspace: Workspace, run: str) -> list[str]:
+    return [alarm.sentence for alarm in alarms_tonight(workspace, "a", "lesion", run=run, at=AT)]
+
+
+def found(workspace: Workspace, run: str) -> Finding:
+    (finding,) = measure_shift(workspace, "a", target="lesion", run=run, at=AT)
+    return finding
+
+
+@pytest.fixture
+def quiet(workspace: Workspace) -> Workspace:
+    """The accepted month, and half a month like it."""
+    ready = prepare(workspace, "a")
+    fill(ready, Month(number=0, n=150), Month(number=1, n=80, days=14))
+    assert night(ready, "r0") == []
+    return ready
+
+
+@pytest.fixture
+def alarmed(quiet: Workspace) -> Workspace:
+    """A noisier scanner since the middle of the second month, seen on the night after its first 60 patients."""
+    fill(quiet, Month(number=1, first_day=14, n=60, days=10, noise_hu=13.0))
+    (told,) = night(quiet, "r1")
+    assert "noise_immerkaer_hu higher" in told
+    return quiet
+
+
+def test_an_alarm_begins_a_period_on_the_day_of_the_change(alarmed: Workspace) -> None:
+    (alarm,) = alarms(alarmed, "a")
+    assert abs((alarm.changed_on - NEW_SCANNER).days) <= 3
+    assert alarm.period_start == alarm.changed_on
+    assert (alarm.feature, alarm.meaning, alarm.reference) == ("noise_immerkaer_hu", "higher", f"a@{MONDAY}")
+    first, before, since = period_samples(alarmed, "a", "CT")[STRATUM]
+    assert first.period_end + timedelta(days=1) == before.period_start
+    assert before.period_end + timedelta(days=1) == since.period_start == alarm.period_start
+    assert before.n + since.n == 140
+
+
+def test_that_night_s_finding_is_about_the_patients_since_the_change(alarmed: Workspace) -> None:
+    finding = found(alarmed, "r1")
+    (alarm,) = alarms(alarmed, "a")
+    assert finding.period_start == alarm.period_start
+    assert alarm_behind(alarmed, {"site": "a", "stratum": STRATUM, "period_start": finding.period_start}) == alarm
+
+
+def test_with_enough_patients_since_the_change_its_kind_is_told(alarmed: Workspace) -> None:
+    fill(alarmed, Month(number=1, first_day=24, n=60, days=14, noise_hu=13.0))
+    night(alarmed, "r2")
+    assert found(alarmed, "r2").kind == "covariate_acquisition"
+
+
+def test_a_known_shift_that_persists_alarms_once(alarmed: Workspace) -> None:
+    for i in range(3):
+        fill(alarmed, Month(number=2 + i, n=100, noise_hu=13.0))
+        assert night(alarmed, f"later{i}") == []
+    assert len(alarms(alarmed, "a")) == 1
+    assert alarmed.lake.read(layout.ALARM).num_rows == 1
+
+
+def test_an_accepted_action_restarts_the_streams_and_spends_alpha(alarmed: Workspace) -> None:
+    (before,) = kept_watches(alarmed, "a")
+    accept(alarmed, "a", found(alarmed, "r1").finding_key)
+    fill(alarmed, Month(number=2, n=100, noise_hu=13.0))
+    assert night(alarmed, "r2") == []
+    (after,) = kept_watches(alarmed, "a")
+    assert after.since == alarms(alarmed, "a")[0].period_start
+    assert (before.watch.n_opened, after.watch.n_opened) == (0, 1)
+    n = len(after.watch.streams)
+    assert before.watch.threshold == pytest.approx(n / (ALPHA * share(0)))
+    assert after.watch.threshold == pytest.approx(n / (ALPHA * share(1)))
+    assert share(0) + share(1) < 1
+
+
+def test_a_second_change_alarms_against_the_accepted_state(alarmed: Workspace) -> None:
+    accept(alarmed, "a", found(alarmed, "r1").finding_key)
+    fill(alarmed, Month(number=2, n=100, noise_hu=13.0))
+    night(alarmed, "r2")
+    fill(alarmed, Month(number=3, n=200, noise_hu=9.0), Month(number=4, n=200, noise_hu=9.0))
+    (told,) = night(alarmed, "r3")
+    assert "noise_immerkaer_hu lower" in told
+    assert [alarm.reference for alarm in alarms(alarmed, "a")] == [
+        f"a@{MONDAY}",
+        f"a@{alarms(alarmed, 'a')[0].period_start}",
+    ]
+
+
+def test_a_new_reference_restates_ranks_once(alarmed: Workspace) -> None:
+    accept(alarmed, "a", found(alarmed, "r1").finding_key)
+    fill(alarmed, Month(number=2, n=100, noise_hu=13.0))
+    night(alarmed, "r2")
+    (kept,) = kept_watches(alarmed, "a")
+    ranks = alarmed.lake.read(layout.RANK, kept.watch.scope.rows)
+    assert set(ranks.column("batch").to_pylist()) == {-1, 0}
+    night(alarmed, "r3")
+    assert alarmed.lake.read(layout.RANK, kept.watch.scope.rows).num_rows == ranks.num_rows > 0
+
+
+def test_what_turns_out_not_to_matter_is_accepted_as_it_is(alarmed: Workspace) -> None:
+    """The watch is dead after its alarm; without another the site would go unwatched for ever."""
+    fill(alarmed, Month(number=1, first_day=24, n=60, days=14, noise_hu=13.0))
+    night(alarmed, "r2")
+    finding = found(alarmed, "r2")
+    about = {"site": "a", "decision_key": "d", "decided_at": AT, "finding_key": finding.finding_key, "target": "lesion"}
+    quiet = alarmed.lake.read(layout.FINDING, pc.field("finding_key") == finding.finding_key)
+    kinds = ["none" if key == finding.finding_key else "" for key in quiet.column("finding_key").to_pylist()]
+    place = quiet.column_names.index("kind")
+    alarmed.lake.append(layout.FINDING, quiet.set_column(place, "kind", [kinds]), transaction="none")
+    alarmed.lake.append(
+        layout.DECISION, rows_of(DECISION, [about | {"action": "none", "status": "done", "run": "r"}]), transaction="d"
+    )
+    night(alarmed, "r3")
+    (kept,) = kept_watches(alarmed, "a")
+    assert kept.since == finding.period_start
+    assert not kept.watch.is_closed
+
+
+def test_a_late_scan_after_weeks_is_still_ranked(quiet: Workspace) -> None:
+    (before,) = kept_watches(quiet, "a")
+    fill(quiet, Month(number=1, first_day=3, n=12, days=2))
+    night(quiet, "r1")
+    (after,) = kept_watches(quiet, "a")
+    assert after.n_seen == before.n_seen + 12
+
+
+def test_what_was_looked_at_is_not_looked_at_again(quiet: Workspace) -> None:
+    (kept,) = keep_watch(quiet, "a", "lesion", run="r1")
+    n = quiet.lake.version(layout.RANK)
+    assert keep_watch(quiet, "a", "lesion", run="r2") == [kept]
+    assert quiet.lake.version(layout.RANK) == n
+
+
+def sample(first: int, last: int) -> Sample:
+    return Sample("a", STRATUM, MONDAY + timedelta(days=first), MONDAY + timedelta(days=last), pa.table({}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "crossed", "begins"),
+    [
+        (45, 50, 45),  # in the middle of a period
+        (58, 60, 56),  # so soon after a period began that it began with it
+        (10, 12, 10),  # within the accepted period, after the watch was opened
+        (0, 50, 50),  # dated by a scan that came late: the day of the alarm counts
+        (0, 0, 28),  # all of it came late: the day after the accepted state
+    ],
+)
+def test_the_first_day_of_an_alarm_s_period(changed: int, crossed: int, begins: int) -> None:
+    periods = [sample(0, 27), sample(28, 55), sample(56, 83)]
+    days = [MONDAY + timedelta(days=n) for n in (changed, crossed, begins)]
+    assert first_day(days[0], days[1], periods, periods[0]) == days[2]
