@@ -1,0 +1,247 @@
+"""From samples in memory to a verdict, on hospitals with a planted truth."""
+
+from dataclasses import fields, is_dataclass, replace
+
+import numpy as np
+import pytest
+
+from platform_core.settings import ShiftSettings
+from platform_core.shift.diagnosis import Verdict, bound_under, diagnose
+from platform_core.shift.evidence import Evidence, evidence_of
+from platform_core.shift.material import Material
+from platform_core.shift.samples import Patients
+from platform_core.shift.sentences import MOST_LETTERS
+from tests.shift.toy import CONTENT, Site, material, shown
+
+KS = ("ks",)
+SETTINGS = ShiftSettings()
+WITH_SICK_LOOK = 1.2
+
+
+def world(site: Site, seed: int = 1, **how: float) -> Material:
+    made = material(site, np.random.default_rng(seed), n_reference=1000, **how)
+    return replace(made, reference=None)
+
+
+def verdict(made: Material) -> Verdict:
+    return diagnose(evidence_of(made, KS), SETTINGS)
+
+
+def unlabelled(side: Patients) -> Patients:
+    return replace(side, y=np.full(len(side), np.nan))
+
+
+@pytest.mark.parametrize(
+    ("site", "kind"),
+    [
+        (Site(), "none"),
+        (Site(n_labels=0), "none"),
+        (Site(prevalence=0.65), "label"),
+        (Site(noise=0.8), "covariate_acquisition"),
+        (Site(noise=0.8, prevalence=0.65), "covariate_acquisition"),
+        (Site(older=1.0), "covariate_case_mix"),
+        (Site(dropped=0.6), "concept"),
+        (Site(n=60), "undetermined"),
+    ],
+    ids=["none", "no labels", "label", "scanner", "scanner and label", "patients", "labels mean less", "few"],
+)
+def test_what_was_planted_is_found(site: Site, kind: str) -> None:
+    assert verdict(world(site)).kind == kind
+
+
+def test_equal_material_makes_equal_evidence() -> None:
+    first, again = (evidence_of(world(Site(prevalence=0.65)), KS) for _ in range(2))
+    assert replace(first, labels=None) == replace(again, labels=None)
+
+
+def test_acquisition_that_follows_prevalence_is_label_shift() -> None:
+    """The last acquisition feature is higher in the sick, and more of them come."""
+    made = world(Site(prevalence=0.75), sick_look=WITH_SICK_LOOK)
+    found = evidence_of(made, KS)
+    assert any(s.feature == "a5_hu" and s.p < 1e-4 and s.distance.value > 0.15 for s in found.since_accepted)
+    left = found.reweighted["acquisition"]
+    assert left.p > 0.05
+    told = diagnose(found, SETTINGS)
+    assert told.kind == "label"
+    assert "acquisition is as before at that prevalence" in told.explained_by
+
+
+def test_without_labels_of_the_accepted_state_the_reference_says_how_far_prevalence_moves_a_feature() -> None:
+    made = material(Site(prevalence=0.75), np.random.default_rng(1), n_reference=1000, sick_look=WITH_SICK_LOOK)
+    made = replace(made, accepted=unlabelled(made.accepted))
+    found = evidence_of(made, KS)
+    assert found.reweighted == {}
+    moved = next(s for s in found.since_accepted if s.feature == "a5_hu")
+    assert found.by_prevalence["a5_hu"] == pytest.approx(moved.distance.value, abs=0.1)
+    assert diagnose(found, SETTINGS).kind == "label"
+    assert verdict(replace(made, reference=None)).kind == "covariate_acquisition"
+
+
+def test_a_scanner_that_moved_with_prevalence_stays_a_scanner() -> None:
+    found = verdict(world(Site(noise=0.8, prevalence=0.65), sick_look=WITH_SICK_LOOK))
+    assert found.kind == "covariate_acquisition"
+
+
+@pytest.mark.parametrize(("prevalence", "kind"), [(0.3, "covariate_acquisition"), (0.65, "mixed")])
+def test_seen_through_the_sites_scanner_prevalence_has_moved_or_not(prevalence: float, kind: str) -> None:
+    site, rng = Site(n=1000, noise=0.8, prevalence=prevalence), np.random.default_rng(2)
+    made = replace(world(site), transported=shown(site, rng))
+    evidence = evidence_of(made, KS)
+    found = diagnose(evidence, SETTINGS)
+    assert evidence.through_scanner is not None
+    assert evidence.through_scanner.value == pytest.approx(prevalence, abs=0.08)
+    assert found.kind == kind
+    assert "as seen through the site's scanner" in found.explained_by
+    assert ("unchanged" in found.explained_by) == (kind == "covariate_acquisition")
+    assert bound_under(found, evidence).expected_risk is not None
+
+
+@pytest.mark.parametrize("fault", ["residual", "another scanner"])
+def test_a_scanner_that_was_not_imitated_leaves_the_label_status_open(fault: str) -> None:
+    site, rng = Site(n=1000, noise=0.8, prevalence=0.65), np.random.default_rng(2)
+    seen = shown(site, rng, worst=0.5) if fault == "residual" else shown(Site(noise=3.0), rng)
+    found = verdict(replace(world(site), transported=seen))
+    assert found.kind == "covariate_acquisition"
+    assert "label status not determined: the site's scanner is not imitated well enough" in found.explained_by
+    assert "113 labels would show a prevalence of 0.45" in found.explained_by
+
+
+def test_labels_say_nothing_of_meaning_while_the_scanner_differs() -> None:
+    found = verdict(world(Site(noise=0.8, dropped=0.6)))
+    assert found.kind == "covariate_acquisition"
+    assert "a change of meaning is not excluded: scans or patients differ" in found.explained_by
+    assert "of positives called negative in 80 % of cases" in found.explained_by
+
+
+def test_after_harmonization_labels_speak_again() -> None:
+    made = world(Site(dropped=0.6))
+    noisy = made.current.values + np.where(np.arange(made.current.values.shape[1]) == 0, 0.8, 0.0)
+    later = replace(made, current=replace(made.current, values=noisy))
+    assert verdict(later).kind == "covariate_acquisition"
+    harmonized = replace(later, harmonized=made.current, reference_harmonized=made.accepted)
+    assert verdict(harmonized).kind == "concept"
+
+
+def test_other_patients_whose_scores_look_like_prevalence_are_not_label_shift() -> None:
+    made = world(Site(older=0.5, n_labels=0), seed=3)
+    evidence = evidence_of(made, KS)
+    assert evidence.prevalence is not None
+    assert evidence.prevalence.by_scores.p_changed < 0.01
+    assert diagnose(evidence, SETTINGS).kind == "covariate_case_mix"
+
+
+def test_labels_tell_the_prevalence_by_the_chances_they_were_drawn_with() -> None:
+    made = world(Site(prevalence=0.3, n_labels=500))
+    is_sick = made.current.y == 1
+    chance = np.where(is_sick, 0.9, 0.3)
+    is_drawn = np.random.default_rng(4).random(500) < chance
+    current = replace(made.current, y=np.where(is_drawn, made.current.y, np.nan))
+    even, weighted = (
+        evidence_of(replace(made, current=replace(current, asked=asked)), KS).labelled_prevalence
+        for asked in (None, chance)
+    )
+    assert even is not None
+    assert weighted is not None
+    assert even.low > 0.35
+    assert weighted.low < 0.3 < weighted.high
+
+
+def test_a_class_that_the_reference_never_saw_leaves_prevalence_untold() -> None:
+    made = world(Site(noise=0.8))
+    assert made.reference_scores is not None
+    one_class = replace_y(made, np.where(made.reference_scores.y == 1, np.nan, made.reference_scores.y))
+    found = verdict(one_class)
+    assert found.kind == "covariate_acquisition"
+    assert "prevalence cannot be told: labelled reference patients of each class" in found.explained_by
+
+
+def replace_y(made: Material, y: np.ndarray) -> Material:
+    assert made.reference_scores is not None
+    return replace(made, reference_scores=replace(made.reference_scores, y=y))
+
+
+def thinned(made: Material, n: int) -> Material:
+    """The period with only its first patients."""
+    first = np.arange(len(made.current)) < n
+    assert made.scores is not None
+    current = Patients(features=made.current.features, values=made.current.values[:n], y=made.current.y[:n])
+    scores = made.scores.where(first)
+    return replace(made, current=current, scores=scores, held_out=scores)
+
+
+def with_values(made: Material, values: np.ndarray) -> Material:
+    return replace(made, current=replace(made.current, values=values))
+
+
+def broken(made: Material) -> dict[str, Material]:
+    """Everything that may arrive of an unchanged site."""
+    values = made.current.values
+    lost = values.copy()
+    lost[:, 2] = np.nan
+    few = values.copy()
+    few[10:, 2] = np.nan
+    same = values.copy()
+    same[:, 2] = 0.0
+    there = made.accepted.values.copy()
+    there[:, 2] = 0.0
+    constant = replace(with_values(made, same), accepted=replace(made.accepted, values=there))
+    nan_scores = None if made.scores is None else replace(made.scores, y=np.full(len(made.scores), np.nan))
+    return {
+        "empty": thinned(made, 0),
+        "one scan": thinned(made, 1),
+        "two scans": thinned(made, 2),
+        "twenty scans": thinned(made, 20),
+        "a constant feature": constant,
+        "a feature missing": with_values(made, lost),
+        "a feature of few": with_values(made, few),
+        "no features": replace(made, current=made.current.narrowed(())),
+        "no features at all": replace(made, current=made.current.narrowed(()), accepted=made.accepted.narrowed(())),
+        "only content": replace(made, current=made.current.narrowed(CONTENT)),
+        "no labels here": replace(made, current=unlabelled(made.current), held_out=nan_scores, scores=nan_scores),
+        "no labels anywhere": replace_y(
+            replace(made, accepted=unlabelled(made.accepted)), np.full(len(made.accepted), np.nan)
+        ),
+        "no model": replace(
+            made, scores=None, held_out=None, reference_scores=None, calibration=None, reference_calibration=None
+        ),
+        "one class of labels": replace(made, current=replace(made.current, y=np.zeros(len(made.current)))),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(broken(world(Site(n=500)))))
+@pytest.mark.parametrize("is_accepted", [False, True], ids=["later", "first"])
+def test_whatever_is_missing_there_is_no_alarm_and_no_nan(name: str, is_accepted: bool) -> None:
+    made = broken(world(Site()))[name]
+    if is_accepted:
+        made = replace(made, is_accepted=True, harmonized=made.current, reference_harmonized=made.accepted)
+    evidence = evidence_of(made)
+    found = diagnose(evidence, SETTINGS)
+    assert found.kind == ("undetermined" if len(made.current) < 100 else "none")
+    assert not list(not_finite(evidence))
+    assert not list(not_finite(found))
+    assert "nan" not in found.explained_by
+    assert len(found.explained_by) <= MOST_LETTERS
+
+
+def not_finite(thing: object, name: str = "") -> list[str]:
+    """Names of numbers that are none, wherever they lie."""
+    if isinstance(thing, float):
+        return [] if np.isfinite(thing) else [name]
+    if isinstance(thing, dict):
+        return [bad for key, each in thing.items() for bad in not_finite(each, f"{name}.{key}")]
+    if isinstance(thing, tuple):
+        return [bad for each in thing for bad in not_finite(each, name)]
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return [bad for f in fields(thing) for bad in not_finite(getattr(thing, f.name), f"{name}.{f.name}")]
+    return []
+
+
+def test_evidence_of_a_new_site_is_held_against_the_reference() -> None:
+    made = world(Site(noise=0.8))
+    first = replace(made, is_accepted=True, harmonized=made.current, reference_harmonized=made.accepted)
+    evidence = evidence_of(first, KS)
+    assert isinstance(evidence, Evidence)
+    assert evidence.since_accepted == ()
+    assert [s.feature for s in evidence.from_reference if s.p < 1e-6] == ["a0_hu"]
+    assert evidence.explanation is not None
+    assert evidence.explanation.features == ("a0_hu",)
