@@ -23,6 +23,16 @@ def later_half(blocks: Blocks) -> Blocks:
     return blocks[len(blocks) // 2 :]
 
 
+def first_two(blocks: Blocks) -> Blocks:
+    """The stem and the block after it; never the head."""
+    return blocks[:-1][:2]
+
+
+def last_two(blocks: Blocks) -> Blocks:
+    """The head and the block before it."""
+    return blocks[-2:]
+
+
 def head(blocks: Blocks) -> Blocks:
     """The last block alone."""
     return blocks[-1:]

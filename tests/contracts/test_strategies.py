@@ -1,14 +1,20 @@
 """What every fine-tuning strategy promises: a new file is tested here before its author writes a test."""
 
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 import pytest
 import torch
 
-from platform_core.learn.contract import Strategy
+from platform_core.learn.contract import Phase, Strategy
+from platform_core.learn.device import open_fabric
 from platform_core.learn.fit import fit
 from platform_core.learn.networks import Classifier, build_network, weights_sha256
-from platform_core.learn.phases import TrainingSet
+from platform_core.learn.phases import Course, Stretch, TrainingSet, prepare
+from platform_core.learn.resume import Bookmark
 from platform_core.learn.strategies import STRATEGIES
 from platform_core.settings import TrainSettings
+from platform_core.storage.local import LocalObjects
 
 SETTINGS = TrainSettings(epochs=2, batch_size=4, learning_rate=1e-2, seed=3)
 
@@ -21,9 +27,14 @@ def strategy(request: pytest.FixtureRequest) -> Strategy:
 
 @pytest.fixture(params=[(8, 8, 8), (8, 8)], ids=["3d", "2d"])
 def data(request: pytest.FixtureRequest) -> TrainingSet:
+    return scans(*request.param)
+
+
+def scans(*shape: int) -> TrainingSet:
+    """Ten, the positive ones brighter."""
     chance = torch.Generator().manual_seed(0)
     y = torch.tensor([0.0, 1.0] * 5)
-    x = torch.rand((10, 1, *request.param), generator=chance) + y.reshape(-1, 1, *[1] * len(request.param))
+    x = torch.rand((10, 1, *shape), generator=chance) + y.reshape(-1, 1, *[1] * len(shape))
     return TrainingSet(x=x, y=y, weight=torch.ones(10))
 
 
@@ -69,6 +80,45 @@ def test_the_same_seed_gives_the_same_weights(strategy: Strategy, data: Training
     assert len(hashes) == 1
 
 
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+@dataclass(frozen=True)
+class Dying(LocalObjects):
+    """Ends a training at its n-th bookmark."""
+
+    n_left: int
+
+    def put(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        super().put(path, data, durable=durable)
+        N_PUTS[0] += 1
+        if N_PUTS[0] == self.n_left:
+            raise Killed
+
+
+N_PUTS = [0]
+
+
+@pytest.mark.parametrize("n_left", [1, 3, 5])
+def test_a_training_that_was_interrupted_ends_at_the_same_weights_by_the_same_curve(
+    strategy: Strategy, tmp_path: Path, n_left: int
+) -> None:
+    """Within an epoch, between two epochs or phases; with scans held out and batches in parts."""
+    data = scans(8, 8)
+    settings = SETTINGS.model_copy(update={"epochs": 4, "at_once": 2, "patience": 1})
+    held_out = TrainingSet(x=data.x[:4], y=data.y[:4], weight=data.weight[:4])
+    whole = network_for(data)
+    curve = fit(whole, data, strategy, settings, held_out=held_out)
+    N_PUTS[0] = 0
+    bookmark = Bookmark(objects=Dying(tmp_path, n_left=n_left), path="b.pt", every_s=0)
+    with pytest.raises(Killed):
+        fit(network_for(data), data, strategy, settings, bookmark=bookmark, held_out=held_out)
+    resumed = network_for(data)
+    assert fit(resumed, data, strategy, settings, bookmark=bookmark, held_out=held_out) == curve
+    assert weights_sha256(resumed) == weights_sha256(whole)
+
+
 def test_another_seed_gives_other_weights(strategy: Strategy, data: TrainingSet) -> None:
     networks = [network_for(data) for _ in range(2)]
     for seed, network in enumerate(networks):
@@ -76,13 +126,57 @@ def test_another_seed_gives_other_weights(strategy: Strategy, data: TrainingSet)
     assert weights_sha256(networks[0]) != weights_sha256(networks[1])
 
 
-def test_blocks_that_are_named_exist_and_the_head_is_always_trained(strategy: Strategy) -> None:
+def test_blocks_that_are_named_exist_and_some_are_trained(strategy: Strategy) -> None:
     blocks = ("stem", "block1", "block2", "head")
     for phase in strategy.phases:
         assert set(phase.trains(blocks)) <= set(blocks)
         assert phase.share > 0
         assert phase.lr_scale > 0
-    assert any("head" in phase.trains(blocks) for phase in strategy.phases)
+        assert 0 < phase.lr_decay <= 1
+        assert phase.pull >= 0
+        assert phase.trains(blocks)
+
+
+def test_a_network_from_nothing_gets_a_trained_head(strategy: Strategy) -> None:
+    """One that comes from a champion may keep its own."""
+    trained = {block for phase in strategy.phases for block in phase.trains(("stem", "head"))}
+    assert strategy.starts_from == "champion" or "head" in trained
+
+
+def stretch_of(network: Classifier, data: TrainingSet, phase: Phase) -> Stretch:
+    source = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    course = Course(fabric=open_fabric(), network=network, source=source, data=data, held_out=None, settings=SETTINGS)
+    return prepare(course, phase)
+
+
+def test_learning_rates_are_geometric_from_the_head_down(strategy: Strategy, data: TrainingSet) -> None:
+    for phase in strategy.phases:
+        network = network_for(data)
+        optimizer = stretch_of(network, data, phase).optimizer
+        rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        expected = SETTINGS.learning_rate * phase.lr_scale
+        for block in reversed(network.block_names):
+            found = [rate.pop(id(p), None) for p in network.blocks[block].parameters()]
+            is_trained = block in phase.trains(network.block_names)
+            assert found == [pytest.approx(expected) if is_trained else None] * len(found)
+            expected *= phase.lr_decay
+        assert rate == {}
+
+
+def test_a_phase_that_pulls_stays_nearer_to_where_it_started(strategy: Strategy, data: TrainingSet) -> None:
+    """The stronger the nearer, and all others not at all: without a pull nothing holds them."""
+    if not any(phase.pull for phase in strategy.phases):
+        assert all(not stretch_of(network_for(data), data, phase).anchors for phase in strategy.phases)
+        return
+    away = []
+    for times in (0.0, 1.0, 1000.0):
+        phases = tuple(replace(phase, pull=phase.pull * times) for phase in strategy.phases)
+        network = network_for(data)
+        start = state(network, "block2")
+        fit(network, data, replace(strategy, phases=phases), SETTINGS.model_copy(update={"epochs": 10}))
+        moved = state(network, "block2")
+        away.append(sum(float((moved[n] - start[n]).square().sum()) for n in start if n.endswith("conv1.weight")))
+    assert away[2] < away[1] < away[0]
 
 
 def test_a_trained_network_is_left_ready_to_predict(strategy: Strategy, data: TrainingSet) -> None:
