@@ -8,9 +8,7 @@ if TYPE_CHECKING:
     from platform_core.lineage.seen import Seen
     from platform_core.lineage.withdraw import Withdrawn
 
-LAPSED = (
-    "pages that were printed, exports, bundles, sketches that were sent, backups and logs of Prefect are not reached"
-)
+OUT_OF_REACH = "printed pages, exports, bundles and sketches that left, backups, logs and the database of Prefect"
 
 
 def planned(plan: "Plan") -> Iterator[str]:
@@ -36,7 +34,7 @@ def ended(done: "Withdrawn") -> Iterator[str]:
     for site in done.elsewhere:
         yield f"left: the door book of {site} is not on this machine; call this verb at its door as well"
     yield from _models(done.models)
-    yield f"Not reached: {LAPSED}."
+    yield f"Not reached: {OUT_OF_REACH}."
 
 
 def _models(models: "tuple[Seen, ...]") -> Iterator[str]:

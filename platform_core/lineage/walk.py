@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 METADATA = "configs/metadata.json"
 """In a bundle; named here too, because what writes it loads torch."""
-MADE_WITH = ("code_version", "weights_sha256", "network", "pytorch_version", "monai_version")
+MADE_WITH = ("code_version", "weights_sha256", "network", "source_weights", "pytorch_version", "monai_version")
 
 Row = dict[str, Any]
 
@@ -233,16 +233,15 @@ class Walk:
             "volume": row["volume_sha256"],
             "observed": str(row["observed_on"]),
         }
-        shown, n_more = self._first(sorted(files, key=lambda file: str(file["arrival_key"])))
+        facts |= {"files": len(files), "run": row["run"]}
+        shown = sorted(files, key=lambda file: str(file["arrival_key"])) if self.few is None else []
         nodes = [
             self.node(
                 kind="file", name=file["arrival_key"], facts={"content": file["content_sha256"], "run": file["run"]}
             )
             for file in shown
         ]
-        return self.node(
-            kind="series", name=key, facts=facts | {"run": row["run"]}, children=tuple(nodes), n_more=n_more
-        )
+        return self.node(kind="series", name=key, facts=facts, children=tuple(nodes))
 
     def _episodes(self, finding: str) -> "list[Node]":
         rows = self._rows(layout.EPISODE, pc.field("finding_key") == finding)

@@ -3,6 +3,7 @@
 Nothing is computed here: every line is a row, or a file, that was written when the thing was made.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from platform_core.lineage.walk import Walk
 from platform_core.manifest.workspace import Workspace
 
 FEW = 3
+HASH, N_HASH = re.compile(r"[0-9a-f]{40,}"), 16
+"""Long hashes are cut in text; JSON has them whole."""
 Facts = Mapping[str, Any]
 
 
@@ -83,4 +86,6 @@ def _spelt(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_spelt(each)}" for name, each in value.items())
-    return ", ".join(map(_spelt, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_spelt, value))
+    return f"{value[:N_HASH]}.." if isinstance(value, str) and HASH.fullmatch(value) else str(value)
