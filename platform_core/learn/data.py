@@ -5,7 +5,7 @@ Loaded once and kept in memory: a thousand volumes of 16 x 48 x 48 are 150 MB.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -15,9 +15,10 @@ import numpy.typing as npt
 from platform_core import layout
 from platform_core.errors import BadRequest, UnreadableScan
 from platform_core.imaging.volume import Volume
+from platform_core.learn.persons import find_persons, is_in_part, person_of
 from platform_core.manifest.labels import read_labels
 from platform_core.manifest.serving import current_serving
-from platform_core.manifest.splits import Part, part_of
+from platform_core.manifest.splits import Part
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 from platform_core.settings import TargetSettings
@@ -133,8 +134,17 @@ def find_scans(
 
 
 def in_part(workspace: Workspace, scans: Sequence[Scan], part: Part) -> list[Scan]:
-    """Those of the scans whose patient belongs to the part."""
-    return [scan for scan in scans if part_of(scan.patient_key, workspace.settings.split) == part]
+    """Those of the scans whose patient belongs to the part, and nobody to a later one who has the same images.
+
+    A person with several patient keys gets the least of them, so that folds do not divide one either.
+    """
+    persons, split = find_persons(workspace), workspace.settings.split
+    found = ((scan, person_of(scan.patient_key, persons)) for scan in scans)
+    return [
+        replace(scan, patient_key=min(person))
+        for scan, person in found
+        if is_in_part(person, scan.patient_key, part, split)
+    ]
 
 
 def load_scans(workspace: Workspace, scans: Sequence[Scan], target: TargetSettings, framing: Framing) -> Loaded:
