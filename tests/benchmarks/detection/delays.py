@@ -3,6 +3,7 @@
 A reference of 2,000 patients, 750 clean scans of the site, a change before any of the next ten checks, then all scans
 changed. The delay runs to the end of the check that alarms, 25 scans each. Every repetition draws patients
 anew, with replacement, from one pool: the reference, the clean scans and the changed ones are of the same patients.
+The small pool serves, also in full runs: 200 patients whom each operator was applied to, 1,200 for prevalence.
 Beside it a Kolmogorov-Smirnov test of the last 100 scans that is corrected for features and a thousand checks.
 """
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tests.benchmarks.detection.pool import Pool
 
 M3 = FROZEN["m3"]
-N_NORMAL = 8
+N_NORMAL, SOON = 8, 250
 CHANGES = M3["reference"] | dict.fromkeys([*M3["by_day"], *M3["others"], *M3["held_out"]])
 METHODS = {
     "watch": "",
@@ -76,15 +77,15 @@ def cells(*, is_quick: bool) -> list[Cell]:
     """Every change of the frozen file; the held-out family in full runs only."""
     n = 1 if is_quick else M3["cells"]
     names = [name for name in CHANGES if not (is_quick and name in M3["held_out"])]
+    repetitions = M3["quick_repetitions" if is_quick else "repetitions"]
     return [
-        Cell(metric="M3", name=name, index=i, run=partial(_run, name, is_quick)) for name in names for i in range(n)
+        Cell(metric="M3", name=name, index=i, run=partial(_run, name, repetitions)) for name in names for i in range(n)
     ]
 
 
-def _run(name: str, is_quick: bool, seed: int) -> Numbers:
+def _run(name: str, n_sites: int, seed: int) -> Numbers:
     makers = dict.fromkeys(M3["normal"], normal_change) | dict.fromkeys(M3["by_day"], day_change)
-    draw = makers.get(name, partial(pool_change, is_quick=is_quick))(name)
-    return delays_of(draw, seed, M3["quick_repetitions" if is_quick else "repetitions"])
+    return delays_of(makers.get(name, pool_change)(name), seed, n_sites)
 
 
 def delays_of(draw: Draw, seed: int, n_sites: int) -> Numbers:
@@ -93,40 +94,46 @@ def delays_of(draw: Draw, seed: int, n_sites: int) -> Numbers:
     for i in range(n_sites):
         rng = np.random.default_rng([seed, i])
         site = draw(rng, M3["clean"] + SCANS_PER_CHECK * int(rng.integers(M3["uniform"])), M3["after"])
-        found[f"watch{i}"] = watch_delay(site, rng)
+        ties = rng.random(site.values.shape)
+        found[f"watch{i}"] = soon_or_later(site, partial(watch_delay, ties=ties))
         if site.scans_per_row == 1:
-            found[f"ks{i}"] = ks_delay(site)
+            found[f"ks{i}"] = soon_or_later(site, ks_delay)
         if site.known:
             knowing = replace(site, families=(Family((0,), site.n_streams, (site.known,)),))
-            found[f"oracle{i}"] = watch_delay(knowing, rng, lambda _: 1.0)
+            found[f"oracle{i}"] = watch_delay(knowing, ties=ties, share_of=lambda _: 1.0)
     return found
 
 
-def watch_delay(site: Site, rng: np.random.Generator, share_of: Callable[[int], float] = share) -> float:
+def soon_or_later(site: Site, method: Callable[[Site], float]) -> float:
+    """What a method finds among the first scans after the change, and only if it finds nothing there, among all."""
+    soon = method(replace(site, values=site.values[: site.change + SOON // site.scans_per_row]))
+    return soon if np.isfinite(soon) else method(site)
+
+
+def watch_delay(site: Site, *, ties: Reals, share_of: Callable[[int], float] = share) -> float:
     """Scans from the change to the alarm of the platform's watches, each at its share of the site's alpha."""
     alarms = [math.inf]
     for i, family in enumerate(site.families):
         level = math.log(family.n_streams / (FROZEN["alpha"]["site"] * share_of(i)))
-        alarms += [_alarm(site, column, family.bets, level, rng) for column in family.columns]
+        alarms += [_alarm(site, column, family.bets, level, ties) for column in family.columns]
     return (min(alarms) - site.change) * site.scans_per_row
 
 
-def _alarm(site: Site, column: int, bets: Sequence[Bet], level: float, rng: np.random.Generator) -> float:
+def _alarm(site: Site, column: int, bets: Sequence[Bet], level: float, ties: Reals) -> float:
     """Rows until a stream alarms."""
-    known, size = np.isfinite(site.values[:, column]), SCANS_PER_CHECK // site.scans_per_row
+    known, size = np.flatnonzero(np.isfinite(site.values[:, column])), SCANS_PER_CHECK // site.scans_per_row
     reference = site.reference[np.isfinite(site.reference[:, column]), column]
-    block = first_crossing(rank(reference, site.values[known, column], rng)[None], size, level, bets)[0]
-    if np.isinf(block):
-        return math.inf
-    return float(np.flatnonzero(known)[int(block + 1) * size - 1] + 1)
+    ranks = rank(reference, site.values[known, column], ties[known, column])
+    block = first_crossing(ranks[None], size, level, bets)[0]
+    return math.inf if np.isinf(block) else float(known[int(block + 1) * size - 1] + 1)
 
 
-def rank(reference: Reals, values: Reals, rng: np.random.Generator) -> Reals:
+def rank(reference: Reals, values: Reals, ties: Reals) -> Reals:
     """Conformal ranks as the watch makes them: a twentieth of the reference sets the grid and is no part of it."""
     sets_grid = np.arange(len(reference)) % N_PER_GRID_ROW == 0
     grid = grid_of(reference[sets_grid])
     pool, new = (np.rint(each / grid) * grid for each in (reference[~sets_grid], values))
-    return conformal_ranks(pool, new, rng.random(len(new)))
+    return conformal_ranks(pool, new, ties)
 
 
 def ks_delay(site: Site) -> float:
@@ -175,18 +182,17 @@ def day_change(name: str) -> Draw:
     return draw
 
 
-def pool_change(name: str, *, is_quick: bool) -> Draw:
+def pool_change(name: str) -> Draw:
     """Every feature of the rendered pool and then, as a watch of its own, the score: by an operator or a prevalence."""
     from tests.benchmarks.detection.operators import NONE, PREVALENCE, PREVALENCES
 
-    pool = pool_of(is_quick)
+    pool = small_pool()
     operator, strength = name.rsplit(" ", 1)
-    among = np.arange(pool.n_shifted)
-    y = pool.y[among]
-    is_label = operator == "prevalence"
+    is_label, world = operator == "prevalence", (operator, int(strength))
     after = PREVALENCES[int(strength)] if is_label else PREVALENCE
+    among = np.arange(len(pool.y) if is_label else pool.n_of(world))
+    y = pool.y[among]
     clean = np.column_stack([pool.values[NONE][among], pool.score[NONE][among]])
-    world = (operator, int(strength))
     changed = clean if is_label else np.column_stack([pool.values[world], pool.score[world]])
 
     def some(rng: np.random.Generator, n: int, prevalence: float) -> np.ndarray:
@@ -210,11 +216,11 @@ def pool_change(name: str, *, is_quick: bool) -> Draw:
 
 
 @cache
-def pool_of(is_quick: bool) -> "Pool":
-    """The rendered pool, read once."""
+def small_pool() -> "Pool":
+    """The small rendered pool, read once."""
     from tests.benchmarks.detection.pool import load_pool
 
-    return load_pool(quick=is_quick)
+    return load_pool(quick=True)
 
 
 def lines(rows: Sequence[Row]) -> list[Line]:
