@@ -192,7 +192,7 @@ def train(
     target: Annotated[str, typer.Argument(help="The target to train a source model for.")],
     workspace: Where = ".",
 ) -> None:
-    """Train the target's source model on its source site, from nothing."""
+    """Train the target's source model on its source site, from nothing or from its `source_weights`."""
     here = _open(workspace)
     here.target(target)
     _set_up_prefect()

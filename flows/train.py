@@ -1,4 +1,4 @@
-"""The source model: the reference recipe, the network from nothing, the first champion."""
+"""The source model: the reference recipe, the network from nothing or from source weights, the first champion."""
 
 from datetime import datetime
 
@@ -22,5 +22,5 @@ def train_source(uri: str, target: str, run: str, at: datetime) -> str:
     recipe = site.fit_reference(uri, target, run, at)
     stages.harmonize(uri, source, recipe, site.sound(uri, source, target), run)
     model = site.train_source(uri, target, recipe, run, at)
-    log.info("%s: trained %s from scratch", source, model)
+    log.info("%s: trained %s", source, model)
     return model
