@@ -34,8 +34,8 @@ Reals = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 World = tuple[str, int]
 """Operator and strength; `("none", 0)` is the untouched one."""
-MIXED_WITH = ("psf", "dose")
-"""Operators that come together with another prevalence, for which more patients are needed."""
+MIXED_WITH = (("psf", 1), ("psf", 2), ("dose", 1), ("dose", 2))
+"""Operators and strengths that come together with another prevalence, for which more patients are needed."""
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
@@ -58,17 +58,17 @@ class Size:
     n_shifted: int
     """Whom every operator was applied to."""
     n_mixed: int
-    """Whom the operators were applied to that are mixed with others."""
+    """Whom the operators were applied to that come with another prevalence."""
     n_trained: int
 
     def of(self, world: World) -> int:
         """Patients of one world."""
         if world == NONE:
             return self.n_patients
-        return self.n_mixed if world[0] in MIXED_WITH else self.n_shifted
+        return self.n_mixed if world in MIXED_WITH else self.n_shifted
 
 
-FULL = Size(name="full", n_patients=4000, n_shifted=700, n_mixed=1800, n_trained=1500)
+FULL = Size(name="full", n_patients=3200, n_shifted=640, n_mixed=1800, n_trained=1000)
 QUICK = Size(name="quick", n_patients=1200, n_shifted=200, n_mixed=200, n_trained=600)
 
 
@@ -142,6 +142,12 @@ def load_pool(*, quick: bool = False) -> Pool:
         y=worlds[NONE]["y"],
         severity=worlds[NONE]["severity"],
     )
+
+
+def reader_of(*, quick: bool = False) -> Reader:
+    """The reader that scored the pool, which must be there."""
+    size = QUICK if quick else FULL
+    return _reader(CACHE / f"pool-{size.name}-{digest_of_sources(size)}", size)
 
 
 def worlds_of_pool() -> list[World]:
