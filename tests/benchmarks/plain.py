@@ -12,6 +12,7 @@ from platform_core.manifest import copies, ingest, ledger
 from platform_core.manifest.serving import Serving, current_servings
 from platform_core.manifest.stages import pending
 from platform_core.manifest.workspace import Workspace
+from platform_core.shift.watch.vigil import keep_watch
 from platform_core.quality.stage import check_quality
 from platform_core.trial import case as cases
 from platform_core.trial import finetune, onboard, recalibrate, reharmonize
@@ -39,11 +40,12 @@ def train(workspace: Workspace, target: str, run: str, at: datetime) -> None:
 
 
 def decide(workspace: Workspace, site: str, target: str, run: str, at: datetime) -> None:
-    """Harmonize, predict, measure, decide, act."""
+    """Harmonize, predict, keep watch, measure, decide, act."""
     serving = onboard.ensure_serving(workspace, site, target, run=run, at=at)
     assert serving is not None, "the benchmark trains before it decides"
     by_recipe(workspace, site, serving.recipe, onboard.unserved_series(workspace, site, target), run)
     predict(workspace, serving, run)
+    keep_watch(workspace, site, target, run=run, at=at)
     for case in cases.open_cases(workspace, site, target, run=run, at=at):
         respond(case)
 

@@ -34,6 +34,8 @@ from platform_core.shift.watch.streams import Crossing, Stream, Watch
 from platform_core.shift.watch.wealth import Wealth, settle
 
 SCANS_PER_CHECK = 25
+N_NAMED = 3
+"""Features that a sentence names."""
 RUN_LENGTH = 1000
 """Blocks between two false signals of the quick detector, on average, at least."""
 
@@ -72,9 +74,11 @@ class WatchVerdict:
         """For the person on call."""
         if not self.carriers:
             return f"no change: largest e-value {max(self.e_values.values(), default=1.0):.3g} of {self.threshold:.3g}"
-        told = [f"{feature} {c.meaning} since about {c.changed_on}" for feature, c in self.carriers]
+        told = [f"{feature} {c.meaning} since about {c.changed_on}" for feature, c in self.carriers[:N_NAMED]]
+        more = len(self.carriers) - len(told)
+        others = f", and {more} more" if more else ""
         first = self.carriers[0][1]
-        return f"{'; '.join(told)} (e-value {_exp(first.log_e):.3g}, alarm at {self.threshold:.3g})"
+        return f"{'; '.join(told)}{others} (e-value {_exp(first.log_e):.3g}, alarm at {self.threshold:.3g})"
 
 
 def open_watch(

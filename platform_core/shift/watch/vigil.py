@@ -24,7 +24,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
 from platform_core.settings import ShiftSettings
 from platform_core.shift.samples import Sample, accepted_days, accepted_sample, period_samples
-from platform_core.shift.watch.alarms import WatchVerdict, advance, catch_up, judge, open_watch
+from platform_core.shift.watch.alarms import SCANS_PER_CHECK, WatchVerdict, advance, catch_up, judge, open_watch
 from platform_core.shift.watch.pools import Scope
 from platform_core.shift.watch.power import Promise, false_alarms_per_year, smallest_shift
 from platform_core.shift.watch.raised import Alarm, alarms, raise_alarm
@@ -73,18 +73,22 @@ class Kept:
         """For the person on call: the verdict, and what a change would have to be to show."""
         if self.verdict.is_alarm:
             return self.verdict.sentence
+        stream = sorted(self.watch.streams, key=lambda stream: stream.size)[len(self.watch.streams) // 2]
+        per_value = SCANS_PER_CHECK / stream.size
         least = smallest_shift(
-            N_REVEALING,
+            round(N_REVEALING / per_value),
             Promise(
                 alpha=self.watch.alpha,
                 n_features=len(self.watch.streams),
-                n_reference=self.n_reference,
-                n_before=self.n_seen,
+                n_reference=round(self.n_reference / per_value),
+                n_before=stream.n_seen,
                 n_opened=self.watch.n_opened,
+                size=stream.size,
             ),
         )
         shown = "no shift up to 3 SD" if least is None else f"a shift of {least:.2f} SD"
-        return f"{self.verdict.sentence}; {N_REVEALING} patient-days would reveal {shown} of a feature"
+        what = "a feature" if stream.size == SCANS_PER_CHECK else "most features' daily medians"
+        return f"{self.verdict.sentence}; {N_REVEALING} patient-days would reveal {shown} of {what}"
 
 
 def keep_watch(
