@@ -36,6 +36,7 @@ from platform_core.manifest.schemas import PATIENT_MERGE, WITHDRAWAL
 from platform_core.manifest.withdrawn import leave_tombstones
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
+from platform_core.shift.watch.vigil import HERE as WATCHES
 from platform_core.storage.tables import rows_of
 
 LAST = (layout.SERIES, layout.PATIENT_MERGE)
@@ -87,6 +88,7 @@ def withdraw(workspace: Workspace, plan: Plan, *, at: datetime) -> Withdrawn:
         shorten_references(workspace, plan.keys)
         _remove_objects(workspace, plan)
         _close_up_ranks(workspace, plan)
+        _forget_in_watches(workspace, plan)
         _keep_merges_numbered(workspace, plan, at)
         for table in (*(name for name in workspace.lake.schemas if name not in (*LAST, *COUNTED_ANEW)), *LAST):
             _erase(workspace, plan, table)
@@ -129,6 +131,17 @@ def _remove_objects(workspace: Workspace, plan: Plan) -> None:
     at_work = [path for path in workspace.objects.list(layout.MODELS) if MODELS_AT_WORK.match(path)]
     for path in (*volumes_of(workspace, plan), *workspace.objects.list(layout.REPORTS), *at_work):
         workspace.objects.delete(path)
+
+
+def _forget_in_watches(workspace: Workspace, plan: Plan) -> None:
+    """A watch keeps which series it has looked at lately; what it has won stays won."""
+    wanted = set(plan.keys)
+    for path in workspace.objects.list(WATCHES):
+        facts = json.loads(workspace.objects.get(path))
+        left = [seen for seen in facts.get("recent", []) if seen[0] not in wanted]
+        if len(left) < len(facts.get("recent", [])):
+            told = json.dumps(facts | {"recent": left}, sort_keys=True, allow_nan=False)
+            workspace.objects.put(path, told.encode())
 
 
 def _close_up_ranks(workspace: Workspace, plan: Plan) -> None:

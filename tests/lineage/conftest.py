@@ -1,5 +1,6 @@
 """A small fleet that has seen everything: three sites, two of which share patients, with all that a run leaves."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -220,6 +221,8 @@ def build(place: Path, *, without: str | None = None) -> Workspace:
         serving = Serving(site=site, target="lesion", model="lesion@1", recipe="native", calibration=EVEN, epoch=-1)
         change_serving(here, serving, decision_key="d1" if site == "south" else None, at=AT, run="r")
     decide(here)
+    seen = [[key, "2026-03-01"] for site in N_PATIENTS for key in keys_of(here, site)]
+    here.objects.put("watches/north/w.json", json.dumps({"recent": seen, "watch": {"n_batches": 3}}).encode())
     order = [key for patient in patients_of("north", without=without) for key in keys_of(here, "north", patient)]
     rank(here, "north", order[-12:], order[:-12])
     return here
