@@ -66,8 +66,8 @@ def cells(*, is_quick: bool) -> list[Cell]:
     names = [name for name in SCANNER_OPERATORS if name != HELD_OUT or not is_quick]
     changes = [("none", 0), *((name, s) for name in (*names, *CASE_MIX, *list(LABELS_OF)[:3]) for s in (1, 2))]
     n = 1 if is_quick else M4["cells"]
-    plan = [(change, "", n * (3 if change == NONE else 1)) for change in changes]
-    plan += [(change, SMALL_SITE, n) for change in changes if change[0] in ("none", "psf", "prevalence", "relabelled")]
+    plan = [(change, "") for change in changes]
+    plan += [(change, SMALL_SITE) for change in changes if change[0] in ("none", "psf", "prevalence", "relabelled")]
     return [
         Cell(
             metric=METRIC,
@@ -75,19 +75,20 @@ def cells(*, is_quick: bool) -> list[Cell]:
             index=i,
             run=partial(_run, change, where, is_quick),
         )
-        for change, where, n_of in plan
-        for i in range(n_of)
+        for change, where in plan
+        for i in range(n)
     ]
 
 
 def _run(change: World, where: str, is_quick: bool, seed: int) -> Numbers:
     pool, found = pool_of(is_quick), Counter[str]()
-    for i in range(M4["repetitions"]):
+    n_repeated = M4["null_repetitions" if change == NONE else "repetitions"]
+    for i in range(n_repeated):
         rng = np.random.default_rng([seed, i])
         n = M4["quick_n"] if is_quick else M4["n"]
         samples = draw(pool, change, where, n, rng)
         found[diagnose(evidence_of(material(pool, samples, where, rng), ("ks",)), SETTINGS).kind] += 1
-    return {"n": float(M4["repetitions"])} | {kind: float(found[kind]) for kind in KINDS}
+    return {"n": float(n_repeated)} | {kind: float(found[kind]) for kind in KINDS}
 
 
 def draw(pool: Pool, change: World, where: str, n: int, rng: np.random.Generator) -> Samples:
@@ -128,7 +129,6 @@ def material(pool: Pool, samples: Samples, where: str, rng: np.random.Generator)
     return Material(
         current=patients(pool, samples.world, samples.current, y),
         accepted=patients(pool, NONE, samples.accepted, at_accepted),
-        reference=patients(pool, NONE, samples.reference, at_reference),
         harmonized=patients(pool, samples.world, samples.current, y, is_native=False),
         reference_harmonized=patients(pool, NONE, samples.reference, at_reference, is_native=False),
         scores=scores,
@@ -156,10 +156,10 @@ def patients(pool: Pool, world: World, rows: Rows, y: Reals, *, is_native: bool 
 
 
 def scored(pool: Pool, world: World, rows: Rows, y: Reals) -> ScoredScans:
-    """Their scores under the one model."""
+    """Their scores under the one model; without embeddings, which no verdict reads."""
     keys = np.array([f"patient{row:05d}" for row in rows])
     known = np.ones(len(rows), dtype=bool)
-    return ScoredScans(keys, keys, known, y, pool.score[world][rows], pool.embedding[world][rows])
+    return ScoredScans(keys, keys, known, y, pool.score[world][rows], np.empty((len(rows), 0)))
 
 
 def calibrated(score: Reals, y: Reals) -> Calibration:

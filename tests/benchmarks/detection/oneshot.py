@@ -29,17 +29,17 @@ METHODS = {
 def cells(*, is_quick: bool) -> list[Cell]:
     """Every world at every number of scans, and the untouched one more often; the held-out family in full runs only."""
     sizes = M2["quick_n"] if is_quick else M2["n"]
-    n_cells, n_null = (1, 2) if is_quick else (M2["cells"], M2["null_cells"])
+    n_cells = 1 if is_quick else M2["cells"]
     worlds: list[World] = [
         (name, s) for name in SCANNER_OPERATORS for s in STRENGTHS if name != HELD_OUT or not is_quick
     ]
-    plan = [(name_of(world, n), world, n, PREVALENCE, n_cells) for world in worlds for n in sizes]
-    plan += [(name_of(NONE, n), NONE, n, PREVALENCE, n_null) for n in sizes]
-    plan += [(name_of(("prevalence", 1), n), NONE, n, PREVALENCES[1], n_cells) for n in sizes]
+    plan = [(name_of(world, n), world, n, PREVALENCE) for world in worlds for n in sizes]
+    plan += [(name_of(NONE, n), NONE, n, PREVALENCE) for n in sizes]
+    plan += [(name_of(("prevalence", 1), n), NONE, n, PREVALENCES[1]) for n in sizes]
     return [
         Cell(metric=METRIC, name=name, index=i, run=partial(_run, world, n, prevalence, is_quick))
-        for name, world, n, prevalence, n_of in plan
-        for i in range(n_of)
+        for name, world, n, prevalence in plan
+        for i in range(n_cells)
     ]
 
 
@@ -50,7 +50,8 @@ def name_of(world: World, n: int) -> str:
 
 def _run(world: World, n: int, prevalence: float, is_quick: bool, seed: int) -> Numbers:
     pool, found = pool_of(is_quick), dict.fromkeys(("one_shot", *METHODS), 0.0)
-    for i in range(M2["repetitions"]):
+    n_repeated = M2["null_repetitions" if world == NONE and prevalence == PREVALENCE else "repetitions"]
+    for i in range(n_repeated):
         rng = np.random.default_rng([seed, i])
         site = pool.pick(rng, n, prevalence, np.arange(pool.n_of(world)))
         reference = pool.pick(rng, min(M2["n_reference"], len(pool.y) - 2 * n), PREVALENCE, pool.without(site))
@@ -59,7 +60,7 @@ def _run(world: World, n: int, prevalence: float, is_quick: bool, seed: int) -> 
         found["one_shot"] += told.is_different
         for method, flag in flags(before, after).items():
             found[method] += flag
-    return found | {"n": float(M2["repetitions"])}
+    return found | {"n": float(n_repeated)}
 
 
 def patients(pool: Pool, world: World, rows: Rows) -> ScoredPatients:
