@@ -195,6 +195,9 @@ def train(
     """Train the target's source model on its source site, from nothing or from its `source_weights`."""
     here = _open(workspace)
     here.target(target)
+    from platform_core.learn.train import source_network
+
+    source_network(here, target)  # weights that cannot be used are refused before hours of work
     _set_up_prefect()
     from flows.start import start_training
     from platform_core.learn.registry import find

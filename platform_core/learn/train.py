@@ -58,7 +58,7 @@ def train_source(workspace: Workspace, target: str, *, run: str, at: datetime, r
     settings = workspace.target(target)
     site = settings.source_site
     workspace.site(site)
-    start, source_weights = _source_network(workspace, target)
+    start, source_weights = source_network(workspace, target)
     recipe = recipe or source_recipe(workspace, target)
     scans = _labelled(find_scans(workspace, target, site, recipe))
     train = _load(workspace, target, in_part(workspace, scans, "train"))
@@ -130,8 +130,15 @@ def fine_tune(
     return make(workspace, target, settings, training, run=run, at=at)
 
 
-def _source_network(workspace: Workspace, target: str) -> tuple[Classifier, SourceWeights | None]:
-    """A new network, with the weights that the target names, if it names any."""
+def source_network(workspace: Workspace, target: str) -> tuple[Classifier, SourceWeights | None]:
+    """A new network, with the weights that the target names, if it names any.
+
+    Raises:
+        UnknownName: If there is no such target or network.
+        BadRequest: If the network needs a larger grid.
+        UnusableWeights: If the source weights are unsafe, damaged, or of another architecture.
+        StorageUnavailable: If they could not be fetched.
+    """
     settings = workspace.target(target)
     network = _new_network(workspace, target)
     if settings.source_weights is None:

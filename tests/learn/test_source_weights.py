@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from flows.cli import app
 from platform_core import layout
 from platform_core.errors import BadRequest, UnknownName, UnusableWeights
 from platform_core.learn.bundle import SourceWeights, read_bundle
@@ -123,3 +125,11 @@ def test_a_network_that_needs_a_larger_grid_says_so(ready: Workspace) -> None:
 def test_an_unknown_network_is_named_with_those_that_exist(ready: Workspace) -> None:
     with pytest.raises(UnknownName, match="resnet18"):
         trained(with_lines(ready, network="resnet19"))
+
+
+def test_the_command_line_refuses_weights_before_any_work(ready: Workspace) -> None:
+    ready.objects.put("w.pth", saved(published("resnet10", 2)))
+    here = with_lines(ready, source_weights="w.pth")
+    told = CliRunner().invoke(app, ["train", "lesion", "--workspace", here.uri])
+    assert isinstance(told.exception, UnusableWeights)
+    assert here.lake.read(layout.RECIPE).num_rows == 0
