@@ -8,7 +8,7 @@ from platform_core.errors import EmptySample
 from platform_core.shift.labels.bbse import TwoOpinions, two_opinions
 from platform_core.shift.labels.labelled_prevalence import LabelledPrevalence, log_e_value, prevalence_from_labels
 from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
-from platform_core.shift.labels.reliability import Reliability, reliability_of
+from platform_core.shift.labels.reliability import Reliability, fine_bins, reliability_of
 from platform_core.shift.material import Material
 from platform_core.shift.risk import Estimate, Reals
 
@@ -78,7 +78,7 @@ def labelled_scores(material: Material, prevalence: TwoOpinions | None) -> Label
         return None
     known, told = source.where(source.is_labelled), site.where(site.is_labelled)
     try:
-        reliability = reliability_of(known.score, known.y)
+        reliability = reliability_of(known.score, known.y, n_bins=fine_bins(known.y))
     except EmptySample:
         return None
     share = None if prevalence is None else estimate_of(prevalence.by_scores)

@@ -7,20 +7,22 @@ from typing import Literal
 
 from platform_core.settings import ShiftSettings
 from platform_core.shift.compare import FeatureShift
-from platform_core.shift.evidence import WORTH_A_LOOK, Evidence
-from platform_core.shift.labels.concept import ConceptTest, score_test
+from platform_core.shift.evidence import Evidence
+from platform_core.shift.labels.concept import ConceptTest, one_look_test
 from platform_core.shift.labels.prevalence import PrevalenceEstimate
 from platform_core.shift.material import Bank
 from platform_core.shift.risk import Estimate
 
 Question = Literal["acquisition", "content", "prevalence", "concept"]
 
-BUDGET: Mapping[Question, float] = {"acquisition": 0.25, "content": 0.15, "prevalence": 0.25, "concept": 0.35}
+BUDGET: Mapping[Question, float] = {"acquisition": 0.2, "content": 0.1, "prevalence": 0.25, "concept": 0.45}
 """How the questions share alpha; of what cannot be asked the others get the share. Most for the one that has the
 fewest data: labels. A scanner that matters is seen at any level."""
 SAME_PROTOCOL = 0.02
 """Share of its own size by which a number of the protocol may move and count as the same: an echo time of 30.0 or
 30.1 ms is one protocol, though it tells every scan apart. Proposed; a spacing 4 % larger is to be seen."""
+STILL_THERE = 0.01
+"""Chance below which a difference counts as left over at the estimated prevalence, whose error is not in it."""
 MIX_OF_SCANNERS = 0.5
 """Share of a divergence from which on it counts as made by the mix of header values, all of which were seen before."""
 
@@ -69,7 +71,7 @@ class Questions:
         """Nothing is left of the difference once those compared with have the site's share of positives."""
         left = self.evidence.reweighted.get(bank)
         if left is not None:
-            return left.p >= WORTH_A_LOOK or left.value < self.settings.material_distance
+            return left.p >= STILL_THERE or left.value < self.settings.material_distance
         if self.prevalence_change is None or not self.evidence.fits:
             return False
         made = self.evidence.by_prevalence
@@ -92,7 +94,7 @@ class Questions:
         told = self.evidence.labels
         if told is None:
             return None
-        return score_test(
+        return one_look_test(
             told.reliability,
             told.scores,
             told.y,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from platform_core.errors import EmptySample
-from platform_core.shift.labels.concept import ConceptTest, betting_test, log_e_path, score_test
+from platform_core.shift.labels.concept import ConceptTest, betting_test, log_e_path, one_look_test
 from platform_core.shift.labels.relabelling import ALTERNATIVES
 from platform_core.shift.labels.reliability import Reliability, reliability_of
 from platform_core.shift.risk import Estimate, Reals
@@ -79,13 +79,13 @@ def test_every_alternative_leaves_the_expected_wealth_at_one() -> None:
 
 
 def test_one_look_calls_unchanged_sites_changed_as_often_as_promised() -> None:
-    p = np.array([score_test(*world(seed, 300, 0), is_comparable=True).p for seed in range(400)])
+    p = np.array([one_look_test(*world(seed, 300, 0), is_comparable=True).p for seed in range(400)])
     assert 0.02 <= np.mean(p < 0.05) <= 0.08
 
 
 def test_one_look_pays_for_a_small_reference() -> None:
     """300 reference patients and 1,000 labels: the reference's bins are the larger error."""
-    p = np.array([score_test(*world(seed, 1000, 0, m=300), is_comparable=True).p for seed in range(300)])
+    p = np.array([one_look_test(*world(seed, 1000, 0, m=300), is_comparable=True).p for seed in range(300)])
     assert 0.015 <= np.mean(p < 0.05) <= 0.09
 
 
@@ -103,14 +103,14 @@ def test_another_prevalence_is_no_change_of_meaning_once_it_is_known_or_estimate
         case = world(seed, 400, 0, prevalence=0.5)
         told = estimated(rng)
         ever.append((log_e_path(*case, told) >= ENOUGH).any())
-        once.append(score_test(*case, is_comparable=True, prevalence=told).p < 0.05)
+        once.append(one_look_test(*case, is_comparable=True, prevalence=told).p < 0.05)
         uncorrected.append((log_e_path(*case) >= ENOUGH).any())
     assert np.mean(ever) <= 0.05
     assert 0.01 <= np.mean(once) <= 0.10
     assert np.mean(uncorrected) >= 0.5
 
 
-@pytest.mark.parametrize("test", [score_test, betting_test])
+@pytest.mark.parametrize("test", [one_look_test, betting_test])
 @pytest.mark.parametrize(("n", "told"), [(100, None), (300, None), (300, Estimate(0.3, 0.25, 0.35))])
 def test_a_change_as_large_as_the_least_detectable_is_found_in_four_of_five_sites(
     test: Test, n: int, told: Estimate | None
@@ -121,7 +121,7 @@ def test_a_change_as_large_as_the_least_detectable_is_found_in_four_of_five_site
     assert 0.68 <= np.mean([verdict == "changed" for verdict in found]) <= 0.95
 
 
-@pytest.mark.parametrize("test", [score_test, betting_test])
+@pytest.mark.parametrize("test", [one_look_test, betting_test])
 def test_nothing_is_claimed_while_acquisition_differs(test: Test) -> None:
     case = world(3, 400, 0.6)
     found: ConceptTest = test(*case, is_comparable=False)
@@ -131,7 +131,7 @@ def test_nothing_is_claimed_while_acquisition_differs(test: Test) -> None:
     assert test(*case, is_comparable=True).verdict == "changed"
 
 
-@pytest.mark.parametrize("test", [score_test, betting_test])
+@pytest.mark.parametrize("test", [one_look_test, betting_test])
 def test_what_is_not_found_is_not_excluded_and_the_least_detectable_change_is_named(test: Test) -> None:
     found: ConceptTest = test(*world(4, 200, 0), is_comparable=True)
     assert found.verdict == "not_excluded"
@@ -144,7 +144,7 @@ def test_five_labels_cannot_show_even_all_positives_relabelled() -> None:
 
 
 def test_more_labels_show_smaller_changes() -> None:
-    for test in (score_test, betting_test):
+    for test in (one_look_test, betting_test):
         few, many = (test(*world(6, n, 0), is_comparable=True).least_detectable for n in (100, 800))
         assert few is not None
         assert many is not None
@@ -152,12 +152,12 @@ def test_more_labels_show_smaller_changes() -> None:
 
 
 def test_the_excess_of_positives_covers_what_was_planted() -> None:
-    found = [score_test(*world(seed, 300, 0.4), is_comparable=True).excess for seed in range(100)]
+    found = [one_look_test(*world(seed, 300, 0.4), is_comparable=True).excess for seed in range(100)]
     assert np.mean([e.value for e in found]) == pytest.approx(-0.12, abs=0.01)
     assert np.mean([e.low <= -0.12 <= e.high for e in found]) >= 0.9
 
 
-@pytest.mark.parametrize("test", [score_test, betting_test])
+@pytest.mark.parametrize("test", [one_look_test, betting_test])
 def test_no_labels_are_refused(test: Test) -> None:
     reliability, _, _ = world(1, 1, 0)
     with pytest.raises(EmptySample):

@@ -19,6 +19,10 @@ MIN_CLASS_PATIENTS = 30
 """Reference patients of either class; with 6 positives false alarms rise to 16 %."""
 
 
+MOST_BINS, PATIENTS_PER_BIN = 20, 30
+"""For a test that pays for the error of every bin by itself: one bin for so many patients of the rarer class."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
     """Reference patients per bin of scores, lowest scores first."""
@@ -55,12 +59,19 @@ class Reliability:
         return moved * n, n
 
 
-def reliability_of(reference_scores: Reals, reference_y: Reals) -> Reliability:
+def fine_bins(reference_y: Reals) -> int:
+    """As many bins as a labelled reference carries, 8 to 20."""
+    rarer = int(min(np.sum(reference_y == 1), np.sum(reference_y == 0)))
+    return max(N_BINS, min(MOST_BINS, rarer // PATIENTS_PER_BIN))
+
+
+def reliability_of(reference_scores: Reals, reference_y: Reals, *, n_bins: int = N_BINS) -> Reliability:
     """Count the labelled reference patients per score bin.
 
     Args:
         reference_scores: One per patient, in any monotone unit.
         reference_y: 1 for positives, 0 for negatives.
+        n_bins: At most so many.
 
     Raises:
         EmptySample: If either class has fewer than `MIN_CLASS_PATIENTS`, or repeated scores leave fewer than two bins.
@@ -68,7 +79,7 @@ def reliability_of(reference_scores: Reals, reference_y: Reals) -> Reliability:
     n_class = int(min(np.sum(reference_y == 1), np.sum(reference_y == 0)))
     if n_class < MIN_CLASS_PATIENTS:
         raise EmptySample("labelled reference patients of each class", MIN_CLASS_PATIENTS, n_class)
-    edges = np.unique(np.quantile(reference_scores, np.arange(1, N_BINS) / N_BINS, method="inverted_cdf"))
+    edges = np.unique(np.quantile(reference_scores, np.arange(1, n_bins) / n_bins, method="inverted_cdf"))
     edges = edges[edges < reference_scores.max()]
     if not edges.size:
         raise EmptySample("bins of distinct reference scores", 2, 1)
