@@ -198,7 +198,7 @@ def commit_now() -> str:
 
 def print_lines(lines: Sequence[Line]) -> None:
     """The table: every line with its interval and bar, a miss marked plainly, ordinary practice below."""
-    for line in sorted(lines, key=lambda line: int(line.metric.lstrip("M") or 0)):
+    for line in sorted(lines, key=lambda line: int("0" + "".join(filter(str.isdigit, line.metric)))):
         verdict = {None: "    ", True: "met ", False: "MISS"}[line.is_met]
         print(f"{line.metric:4}{verdict} {line.what:66} {_told(line)}".rstrip())
         for name, value in line.beside.items():
