@@ -18,6 +18,8 @@ QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 N_FREQUENCIES = 128
 RIDGE = 0.01
 """Added to the correlations before they are inverted."""
+MIN_SCORED = 10
+"""Patients of either side with a score, without whom it is left out."""
 MIN_LABELS = 10
 """Labelled reference patients of each class without whom a score is compared as it is."""
 
@@ -38,7 +40,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One test: columns (patients, columns), centred, and whether the greatest counts or the sum of squares."""
+    """One test: columns (patients, columns), NaN where unknown, and whether their greatest or their squares count."""
 
     name: str
     names: tuple[str, ...]
@@ -46,19 +48,31 @@ class Arm:
     columns: Reals
     counts: Greatest = "one"
     is_scaled: bool = True
-    """Each column is in its own standard deviations."""
+    """Each column is taken in its own standard deviations."""
 
     def tell(self, splits: Reals) -> Told:
         """Statistic and surprise of every split; `splits` (splits, patients): 1 for the site, the true one first."""
-        n = splits[0].sum()
-        spread = self.columns.std(axis=0, ddof=1)
-        columns = self.columns / spread if self.is_scaled else self.columns
-        z = splits @ columns.astype(np.float32) * np.sqrt(1 / n + 1 / (splits.shape[1] - n))
+        z = self._differences(splits)
         if self.counts == "one":
-            statistic = np.abs(z).max(axis=1).astype(np.float64)
+            statistic = np.abs(z).max(axis=1)
             return Told(statistic, _log_p_of_largest(statistic), z[0])
-        statistic = (z.astype(np.float64) ** 2).sum(axis=1)
+        statistic = (z**2).sum(axis=1)
         return Told(statistic, _log_p_of_sum(statistic), z[0])
+
+    def _differences(self, splits: Reals) -> Reals:
+        """Site less reference in standard errors, (splits, columns).
+
+        Means and errors are of the patients who are known on either side of the split at hand: else a feature that
+        one side often lacks would spread more truly than under permutation.
+        """
+        known = np.isfinite(self.columns)
+        centred = np.nan_to_num(self.columns - np.nanmean(self.columns, axis=0))
+        spread = np.nanstd(self.columns, axis=0, ddof=1) if self.is_scaled else np.ones(centred.shape[1])
+        added = (splits @ (centred / np.where(spread > 0, spread, 1)).astype(np.float32)).astype(np.float64)
+        n_site = splits @ known.astype(np.float32) if not known.all() else splits[:, :1] * 0 + splits[0].sum()
+        n_site = n_site.astype(np.float64)
+        n_reference = known.sum(axis=0) - n_site
+        return np.asarray(added * np.sqrt(1 / np.maximum(n_site, 1) + 1 / np.maximum(n_reference, 1)), np.float64)
 
 
 def shared_features(reference: ScoredPatients, current: ScoredPatients, least: int) -> tuple[str, ...]:
@@ -80,9 +94,9 @@ def arms_of(
     """Every arm that the two sides allow."""
     names, raw = list(features), [np.concatenate([p.column(f) for p in (reference, current)]) for f in features]
     arms = []
-    if reference.score is not None and current.score is not None:
+    if reference.score is not None and current.score is not None and _is_known(reference.score, current.score):
         score = np.concatenate([reference.score, current.score])
-        arms.append(Arm(SCORE, (SCORE,), _centred(_posterior(score, reference)[:, None])))
+        arms.append(Arm(SCORE, (SCORE,), _posterior(score, reference)[:, None]))
         names, raw = [*names, SCORE], [*raw, score]
     if not features:
         return arms
@@ -90,15 +104,21 @@ def arms_of(
     z = _normal_scores(values)
     is_joint = _known_share(values, len(reference)) >= MIN_JOINTLY
     arms += [
-        Arm("place", tuple(names), _centred(z)),
-        Arm("spread", tuple(names), _centred(np.abs(z))),
+        Arm("place", tuple(names), z),
+        Arm("spread", tuple(names), np.abs(z)),
         Arm("shape", tuple(name for _ in QUANTILES for name in names), _below_quantiles(values)),
     ]
     if is_joint.sum() < 2:
         return arms
-    x = np.nan_to_num(_centred(_winsorised(values[:, is_joint])))
+    x = _filled(_winsorised(values[:, is_joint]))
     joint = tuple(name for name, yes in zip(names, is_joint, strict=True) if yes)
     return [*arms, *_joint_arms(x / x.std(axis=0), joint, rng)]
+
+
+def _is_known(reference: Reals, current: Reals) -> bool:
+    """Whether enough patients of either side have a score, and not all the same."""
+    known = [side[np.isfinite(side)] for side in (reference, current)]
+    return min(map(len, known)) >= MIN_SCORED and bool(np.ptp(np.concatenate(known)) > 0)
 
 
 def _joint_arms(x: Reals, names: tuple[str, ...], rng: np.random.Generator) -> list[Arm]:
@@ -109,11 +129,11 @@ def _joint_arms(x: Reals, names: tuple[str, ...], rng: np.random.Generator) -> l
     scores = x @ axes[:, size > 1e-8]
     numbered = tuple(f"axis {i}" for i in range(scores.shape[1]))
     return [
-        Arm("relation", names, _centred(residual)),
-        Arm("relation spread", names, _centred(np.abs(residual))),
-        Arm("axis", numbered, _centred(scores)),
-        Arm("axes", numbered, _centred(scores), "sum"),
-        Arm("kernel", (), _centred(_random_features(x, rng)), "sum", is_scaled=False),
+        Arm("relation", names, residual),
+        Arm("relation spread", names, np.abs(residual)),
+        Arm("axis", numbered, scores),
+        Arm("axes", numbered, scores, "sum"),
+        Arm("kernel", (), _random_features(x, rng), "sum", is_scaled=False),
     ]
 
 
@@ -124,11 +144,12 @@ def _posterior(score: Reals, reference: ScoredPatients) -> Reals:
     the posterior less the prevalence, up to a constant).
     """
     y = np.full(len(reference), np.nan) if reference.y is None else reference.y
-    known = np.isfinite(y)
+    z = (score - np.nanmean(score)) / (np.nanstd(score) or 1.0)
+    there = z[: len(reference)]
+    known = np.isfinite(y) & np.isfinite(there)
     if min((y[known] == value).sum() for value in (0, 1)) < MIN_LABELS:
         return _normal_scores(score[:, None])[:, 0]
-    z = (score - score.mean()) / (score.std() or 1.0)
-    slope, intercept = _logistic(z[: len(reference)][known], y[known])
+    slope, intercept = _logistic(there[known], y[known])
     return np.asarray(1 / (1 + np.exp(-(slope * z + intercept))), np.float64)
 
 
@@ -160,10 +181,10 @@ def _winsorised(values: Reals) -> Reals:
 
 
 def _below_quantiles(values: Reals) -> Reals:
-    """Whether each value is at most its column's quantiles; columns in which all are alike are 0."""
+    """Whether each value is at most its column's quantiles, NaN where it is unknown."""
     edges = np.nanquantile(values, QUANTILES, axis=0)
     below = [np.where(np.isnan(values), np.nan, values <= edge) for edge in edges]
-    return _centred(np.concatenate(below, axis=1))
+    return np.asarray(np.concatenate(below, axis=1), np.float64)
 
 
 def _random_features(x: Reals, rng: np.random.Generator) -> Reals:
@@ -179,8 +200,8 @@ def _random_features(x: Reals, rng: np.random.Generator) -> Reals:
     return np.asarray(np.concatenate([np.cos(angle), np.sin(angle)], axis=1) / np.sqrt(N_FREQUENCIES), np.float64)
 
 
-def _centred(columns: Reals) -> Reals:
-    """Columns about their means, gaps at the mean: they take no side."""
+def _filled(columns: Reals) -> Reals:
+    """Columns about their means, their few gaps at the mean."""
     return np.asarray(np.nan_to_num(columns - np.nanmean(columns, axis=0)), np.float64)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from platform_core.shift.risk import Reals
 
@@ -15,7 +16,7 @@ class ScoredPatients:
     values: Reals
     """(patients, features), each in its unit, NaN where unknown."""
     score: Reals | None = None
-    """(patients,), of the model, logit or any monotone unit; None before there is one."""
+    """(patients,), of the model, logit or any monotone unit, NaN where unknown; None before there is one."""
     y: Reals | None = None
     """(patients,), 1 positive, 0 negative, NaN unknown."""
 
@@ -24,8 +25,12 @@ class ScoredPatients:
 
     def first(self, n: int) -> "ScoredPatients":
         """The first `n` of them."""
-        score, y = (None if column is None else column[:n] for column in (self.score, self.y))
-        return replace(self, values=self.values[:n], score=score, y=y)
+        return self.taken(np.arange(min(n, len(self))))
+
+    def taken(self, rows: npt.NDArray[np.intp]) -> "ScoredPatients":
+        """Some of them, in that order."""
+        score, y = (None if column is None else column[rows] for column in (self.score, self.y))
+        return replace(self, values=self.values[rows], score=score, y=y)
 
     def column(self, feature: str) -> Reals:
         """The values of one feature, (patients,)."""

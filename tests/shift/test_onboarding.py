@@ -1,0 +1,171 @@
+"""A new site is held against the reference once, at numbers of patients that were fixed beforehand."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from platform_core.errors import EmptySample
+from platform_core.shift.onboarding import LOOKS, onboarding_test, one_shot
+from platform_core.shift.onboarding_arms import Arm
+from platform_core.shift.risk import Reals
+from platform_core.shift.scored_patients import ScoredPatients
+
+N_FEATURES = 12
+APART = 1.812
+"""Of the classes' scores: AUROC .90."""
+MIX = np.random.default_rng(5).normal(size=(4, N_FEATURES))
+
+
+def draw(n: int, seed: int, *, prevalence: float = 0.3, known: float = 1.0) -> ScoredPatients:
+    """Features that hang together, and a score."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random(n) < prevalence).astype(float)
+    values = rng.normal(size=(n, 4)) @ MIX + 0.5 * rng.normal(size=(n, N_FEATURES))
+    values[rng.random(n) > known, 0] = np.nan
+    names = tuple(f"f{i:02d}" for i in range(N_FEATURES))
+    return ScoredPatients(features=names, values=values, score=APART * (y - 0.5) + rng.normal(size=n), y=y)
+
+
+def moved(patients: ScoredPatients, feature: int, by: float = 0.0, times: float = 1.0) -> ScoredPatients:
+    values = patients.values.copy()
+    values[:, feature] = times * values[:, feature] + by * values[:, feature].std()
+    return replace(patients, values=values)
+
+
+def rejected(n_worlds: int, n_reference: int, n: int, **site: Any) -> float:
+    found = [
+        one_shot(draw(n_reference, i), draw(n, 10_000 + i, **site), n_permutations=99, seed=i) for i in range(n_worlds)
+    ]
+    return float(np.mean([shot.is_different for shot in found]))
+
+
+@pytest.mark.parametrize(("n_reference", "n", "known"), [(300, 25, 1.0), (150, 100, 1.0), (300, 60, 0.6)])
+def test_false_alarms_keep_to_alpha_also_where_one_side_lacks_a_feature(n_reference: int, n: int, known: float) -> None:
+    """At 5 %, 13 or more of 120 worlds would be a chance of 1 in 200."""
+    assert rejected(120, n_reference, n, known=known) <= 13 / 120
+
+
+def test_a_feature_that_moved_is_found_and_named() -> None:
+    shot = one_shot(draw(500, 1), moved(draw(50, 2), 7, by=1.0))
+    assert shot.is_different
+    assert shot.carriers[0][0] == "f07"
+    assert shot.carriers[0][1] > 4
+    assert "f07 higher" in shot.sentence
+
+
+def test_what_only_spreads_is_found() -> None:
+    shot = one_shot(draw(500, 3), moved(draw(100, 4), 2, times=2.0))
+    assert shot.is_different
+    assert {arm.name: arm.p for arm in shot.arms}["spread"] <= 0.01
+
+
+def test_a_feature_that_the_others_do_not_explain_is_found_where_it_alone_shows_nothing() -> None:
+    """A quarter of its standard deviation, when the other features foretell it almost to that."""
+    shot = one_shot(draw(1000, 5), moved(draw(100, 6), 4, by=0.25))
+    p = {arm.name: arm.p for arm in shot.arms}
+    assert p["relation"] <= 0.01 < p["place"]
+    assert shot.is_different
+
+
+def test_more_positives_show_in_the_score() -> None:
+    shot = one_shot(draw(1500, 7), draw(250, 8, prevalence=0.5))
+    assert shot.is_different
+    assert shot.arm.name == "score"
+
+
+def test_a_missing_tag_is_no_shift() -> None:
+    bare = draw(100, 9)
+    values = bare.values.copy()
+    values[:, :3] = np.nan
+    shot = one_shot(draw(500, 10), replace(bare, values=values))
+    assert not shot.is_different
+    assert {name for name, _ in shot.carriers}.isdisjoint({"f00", "f01", "f02"})
+
+
+def test_a_protocol_that_never_varied_and_now_does_is_found() -> None:
+    there, here = draw(300, 11), draw(25, 12)
+    spacing = [np.full((len(side), 1), mm) for side, mm in ((there, 0.7), (here, 0.728))]
+    sides = [
+        replace(side, features=(*side.features, "spacing_x_mm"), values=np.hstack([side.values, mm]))
+        for side, mm in zip((there, here), spacing, strict=True)
+    ]
+    assert one_shot(sides[0], sides[1]).carriers[0][0] == "spacing_x_mm"
+    assert one_shot(sides[0], sides[1]).is_different
+    assert not one_shot(sides[0], replace(sides[1], values=np.hstack([here.values, spacing[0][:25]]))).is_different
+
+
+def test_without_scores_or_without_features_it_goes_by_the_others() -> None:
+    there, here = draw(500, 13), draw(200, 14, prevalence=0.7)
+    assert "score" not in [arm.name for arm in one_shot(replace(there, score=None), here).arms]
+    only = [replace(side, features=(), values=side.values[:, :0]) for side in (there, here)]
+    shot = one_shot(only[0], only[1])
+    assert [arm.name for arm in shot.arms] == ["score"]
+    assert shot.is_different
+    with pytest.raises(EmptySample):
+        one_shot(replace(only[0], score=None), only[1])
+
+
+def test_too_few_patients_are_refused() -> None:
+    with pytest.raises(EmptySample):
+        one_shot(draw(500, 15), draw(9, 16))
+
+
+def test_the_same_patients_give_the_same_answer() -> None:
+    assert one_shot(draw(200, 17), draw(30, 18), seed=3) == one_shot(draw(200, 17), draw(30, 18), seed=3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.001, 1000), st.floats(-100, 100))
+def test_the_unit_of_a_feature_does_not_matter(seed: int, factor: float, offset: float) -> None:
+    def told(side: ScoredPatients) -> ScoredPatients:
+        return replace(side, values=side.values * factor + offset)
+
+    there, here = draw(60, seed), draw(30, seed + 1)
+    shots = [one_shot(*pair, n_permutations=49) for pair in ((there, here), (told(there), told(here)))]
+    for first, second in zip(shots[0].carriers, shots[1].carriers, strict=True):
+        assert first[1] == pytest.approx(second[1], abs=1e-3)
+
+
+def test_a_difference_is_in_standard_errors_of_who_is_known() -> None:
+    """The oracle: mean of the known less mean of the known, in pooled standard errors."""
+    rng = np.random.default_rng(19)
+    column = rng.normal(size=90)
+    column[rng.random(90) < 0.3] = np.nan
+    splits = np.vstack([np.arange(90) >= 60, rng.permuted(np.arange(90) >= 60)]).astype(np.float32)
+    told = Arm("place", ("x",), column[:, None]).tell(splits)
+
+    def oracle(split: Reals) -> float:
+        here, there = column[(split == 1) & np.isfinite(column)], column[(split == 0) & np.isfinite(column)]
+        return float(
+            (here.mean() - there.mean()) / (np.nanstd(column, ddof=1) * np.sqrt(1 / len(here) + 1 / len(there)))
+        )
+
+    assert told.means[0] == pytest.approx(oracle(splits[0]), abs=1e-4)
+    assert told.statistic == pytest.approx([abs(oracle(split)) for split in splits], abs=1e-4)
+
+
+def test_each_look_has_a_third_of_alpha_and_the_first_patients_only() -> None:
+    there, site = draw(400, 20), draw(260, 21)
+    verdict = onboarding_test(there, site, n_permutations=99)
+    assert [look.n_current for look in verdict.looks] == list(LOOKS) == [50, 100, 250]
+    assert {look.alpha for look in verdict.looks} == {0.05 / 3}
+    assert verdict.n_next is None
+    assert onboarding_test(there, site.first(120), n_permutations=99).looks == verdict.looks[:2]
+
+
+def test_before_the_first_look_it_says_when() -> None:
+    verdict = onboarding_test(draw(400, 22), draw(30, 23))
+    assert (verdict.looks, verdict.n_next, verdict.is_different) == ((), 50, False)
+    assert "from 50 patients on" in verdict.sentence
+
+
+def test_a_site_that_differs_from_its_first_scan_is_told() -> None:
+    """The watch cannot: the site is its own past."""
+    verdict = onboarding_test(draw(500, 24), moved(draw(120, 25), 1, by=0.8))
+    assert verdict.is_different
+    assert "differs from the reference" in verdict.sentence
+    assert "f01 higher" in verdict.sentence
