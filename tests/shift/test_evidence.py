@@ -245,3 +245,25 @@ def test_evidence_of_a_new_site_is_held_against_the_reference() -> None:
     assert [s.feature for s in evidence.from_reference if s.p < 1e-6] == ["a0_hu"]
     assert evidence.explanation is not None
     assert evidence.explanation.features == ("a0_hu",)
+
+
+def on_two_scanners(side: Patients, share: float, rng: np.random.Generator) -> tuple[Patients, np.ndarray]:
+    """A share of the patients is scanned on S2, which shows the first feature of content brighter."""
+    is_second = rng.random(len(side)) < share
+    brighter = np.outer(is_second, np.arange(side.values.shape[1]) == len(side.features) - len(CONTENT))
+    fields = {"scanner_model": tuple(np.where(is_second, "S2", "S1").tolist())}
+    return replace(side, values=side.values + 2.0 * brighter, fields=fields), is_second
+
+
+@pytest.mark.parametrize(("before", "kind"), [(0.3, "covariate_acquisition"), (0.0, "covariate_case_mix")])
+def test_a_repeated_scanner_tells_another_mix_of_scanners_from_other_patients(before: float, kind: str) -> None:
+    """On a scanner that was never there before, nobody can tell."""
+    made, rng = world(Site()), np.random.default_rng(5)
+    accepted, _ = on_two_scanners(made.accepted, before, rng)
+    current, is_second = on_two_scanners(made.current, 0.9, rng)
+    assert made.scores is not None
+    scores = replace(made.scores, score=np.where(is_second, 0.3 * made.scores.score + 1.5, made.scores.score))
+    found = verdict(replace(made, accepted=accepted, current=current, scores=scores, held_out=scores))
+    assert found.kind == kind
+    assert "scanner_model 'S2'" in found.explained_by
+    assert ("acquisition is as before" in found.explained_by) == (kind == "covariate_case_mix")
