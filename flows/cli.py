@@ -197,7 +197,9 @@ def train(
     here.target(target)
     from platform_core.learn.train import source_network
 
-    source_network(here, target)  # weights that cannot be used are refused before hours of work
+    _, weights = source_network(here, target)  # what cannot be used is refused before hours of work
+    if weights:
+        typer.echo(f"It starts from {weights.where}: {weights.share:.0%} of the layers match.")
     _set_up_prefect()
     from flows.start import start_training
     from platform_core.learn.registry import find
@@ -214,6 +216,7 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
 
     from platform_core.manifest.ledger import account
     from platform_core.report.fleet_rows import fleet_rows
+    from platform_core.shift.newcomer import newcomer_sentences
     from platform_core.shift.watch.vigil import kept_watches, promise_of
 
     here = _open(workspace)
@@ -221,13 +224,16 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
     watches = {
         site: [f"{k.watch.scope.stratum}: {k.sentence}" for k in kept_watches(here, site)] for site in here.sites
     }
+    new = {site: newcomer_sentences(here, site) for site in here.sites}
     if as_json:
-        _json([asdict(row) | {"ledger": ledger.get(row.site, {}), "watch": watches.get(row.site, [])} for row in rows])
+        told = {site: {"watch": watches[site], "onboarding": new[site]} for site in here.sites}
+        _json([asdict(row) | {"ledger": ledger.get(row.site, {})} | told.get(row.site, {}) for row in rows])
     else:
-        from flows.console import print_fleet, print_ledger, print_watches
+        from flows.console import print_fleet, print_ledger, print_newcomers, print_watches
 
         print_fleet(rows)
         print_ledger(ledger)
+        print_newcomers(new)
         print_watches(watches, promise_of(here.settings.shift, len(here.sites)))
 
 

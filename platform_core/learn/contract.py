@@ -50,9 +50,12 @@ class Phase:
     """Learning rate at the start of the cosine, as a multiple of `train.learning_rate`."""
     lr_decay: float = 1.0
     """Learning rate of each block as a multiple of that of the block after it: geometric, the head the fastest."""
+    by_gradient: bool = False
+    """Learning rate of each block in proportion to what the scans ask of it: the norm of its gradient over that of
+    its weights, when the phase begins; the block with most gets the whole rate."""
     pull: float = 0.0
-    """Strength a of the penalty a/2 |w - w0|^2 that holds blocks to where the training started (L2-SP); the head,
-    whose start means nothing, is held to 0. It takes the place of weight decay."""
+    """Strength a of the penalty a/2 |w - w0|^2 that holds weights to where the training started (L2-SP), in place of
+    weight decay. The head as well: a champion's classes stay the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

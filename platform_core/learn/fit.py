@@ -114,10 +114,9 @@ def _step(fabric: Fabric, stretch: Stretch, rows: torch.Tensor, progress: Progre
         loss = _gradients(fabric, stretch, batch, rows, progress.at_once)
         if loss is None:
             progress.at_once = fewer(min(progress.at_once, len(rows)))
-    for parameter, anchor, strength in stretch.anchors:
+    for parameter, anchor in stretch.anchors:
         assert parameter.grad is not None, "every trained parameter has a gradient"
-        away = parameter.detach() if anchor is None else parameter.detach() - anchor
-        parameter.grad.add_(away, alpha=strength)
+        parameter.grad.add_(parameter.detach() - anchor, alpha=stretch.phase.pull)
     stretch.stepper.step()
     stretch.schedule.step()
     return loss

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import nn
+from torch.nn import functional
 
 from platform_core.learn.contract import Blocks, Phase
 from platform_core.learn.device import is_out_of_memory
@@ -13,8 +14,8 @@ from platform_core.learn.embedding import logits_and_embeddings
 from platform_core.learn.networks import Classifier
 from platform_core.settings import TrainSettings
 
-HEAD_PULL = 0.01
-"""Towards 0, where a phase pulls the other blocks to where they started: beta of Li et al. 2018, arXiv:1802.01483."""
+RATE_BATCH = 8
+"""Scans at once while gradients are only measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,8 +61,8 @@ class Stretch:
     data: TrainingSet
     """For the head alone, `x` holds embeddings that are computed once."""
     held_out: TrainingSet | None
-    anchors: list[tuple[nn.Parameter, torch.Tensor | None, float]]
-    """Parameter, where it is pulled to (None: 0), how strongly."""
+    anchors: list[tuple[nn.Parameter, torch.Tensor]]
+    """Parameters that are pulled, and where to."""
 
 
 def prepare(course: Course, phase: Phase) -> Stretch:
@@ -73,7 +74,7 @@ def prepare(course: Course, phase: Phase) -> Stretch:
     assert data is not None, "there is always something to train on"
     module = network.head if is_head else network
     freeze_all_but(network, trained)
-    optimizer = torch.optim.AdamW(_groups(network, trained, phase, settings))
+    optimizer = torch.optim.AdamW(_groups(network, phase, settings, _rates(course, trained, phase)))
     n_epochs = max(1, round(settings.epochs * phase.share))
     n_steps = n_epochs * len(batches(len(data.y), settings.batch_size, torch.Generator()))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
@@ -106,27 +107,56 @@ def _ready(fabric: Fabric, network: Classifier, data: TrainingSet | None, *, is_
     return TrainingSet(x=x, y=fabric.to_device(data.y), weight=fabric.to_device(data.weight))
 
 
-def _groups(network: Classifier, trained: Blocks, phase: Phase, settings: TrainSettings) -> list[dict[str, Any]]:
+def _groups(
+    network: Classifier, phase: Phase, settings: TrainSettings, rates: dict[str, float]
+) -> list[dict[str, Any]]:
     """Parameters of every trained block with its learning rate."""
-    names = network.block_names
     return [
         {
             "params": list(network.blocks[name].parameters()),
-            "lr": settings.learning_rate * phase.lr_scale * phase.lr_decay ** (len(names) - 1 - names.index(name)),
+            "lr": settings.learning_rate * phase.lr_scale * rate,
             "weight_decay": 0.0 if phase.pull else settings.weight_decay,
         }
-        for name in trained
+        for name, rate in rates.items()
     ]
 
 
-def _anchors(course: Course, trained: Blocks, phase: Phase) -> list[tuple[nn.Parameter, torch.Tensor | None, float]]:
+def _rates(course: Course, trained: Blocks, phase: Phase) -> dict[str, float]:
+    """Learning rate of each trained block as a share of the phase's."""
+    if phase.by_gradient:
+        return relative_gradients(course.fabric.to_device(course.network), trained, course.data)
+    names = course.network.block_names
+    return {name: phase.lr_decay ** (len(names) - 1 - names.index(name)) for name in trained}
+
+
+def relative_gradients(network: Classifier, trained: Blocks, data: TrainingSet) -> dict[str, float]:
+    """Norm of the gradient over norm of the weights of each trained block, as a share of the greatest, in [0, 1].
+
+    Source:
+        Lee et al. 2023, ICLR, arXiv:2210.11466, section 4, Auto-RGN; here per block and once, not per layer and epoch.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    for rows in torch.split(torch.arange(len(data.y)), RATE_BATCH):
+        logits = network(data.x[rows].to(device)).squeeze(1)
+        y, weight = data.y[rows].to(device), data.weight[rows].to(device)
+        torch.autograd.backward(functional.binary_cross_entropy_with_logits(logits, y, weight=weight, reduction="sum"))
+    ratios = {}
+    for name in trained:
+        pairs = [(p.grad, p.detach()) for p in network.blocks[name].parameters() if p.grad is not None]
+        gradient, size = (sum(float(part.square().sum()) for part in parts) for parts in zip(*pairs, strict=True))
+        ratios[name] = (gradient / size) ** 0.5 if size else 0.0
+    network.zero_grad()
+    freeze_all_but(network, trained)
+    most = max(ratios.values())
+    return {name: ratio / most if most else 1.0 for name, ratio in ratios.items()}
+
+
+def _anchors(course: Course, trained: Blocks, phase: Phase) -> list[tuple[nn.Parameter, torch.Tensor]]:
     if not phase.pull:
         return []
-    head = f"blocks.{course.network.block_names[-1]}."
     moved = [(n, p) for n, p in course.network.named_parameters() if n.split(".")[1] in trained]
-    return [
-        (p, None, HEAD_PULL) if n.startswith(head) else (p, course.source[n].to(p.device), phase.pull) for n, p in moved
-    ]
+    return [(p, course.source[n].to(p.device)) for n, p in moved]
 
 
 def freeze_all_but(network: Classifier, trained: Blocks) -> None:

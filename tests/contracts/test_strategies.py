@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.utils import parameters_to_vector as vector
 
 from platform_core.learn.contract import Phase, Strategy
 from platform_core.learn.device import open_fabric
@@ -149,18 +151,47 @@ def stretch_of(network: Classifier, data: TrainingSet, phase: Phase) -> Stretch:
     return prepare(course, phase)
 
 
+def rates_of(stretch: Stretch, network: Classifier) -> dict[str, float]:
+    """Of every trained block, the same for all of its parameters."""
+    rate = {id(p): group["lr"] for group in stretch.optimizer.param_groups for p in group["params"]}
+    found = {b: {rate.pop(id(p), None) for p in network.blocks[b].parameters()} for b in network.block_names}
+    assert rate == {}
+    assert all(len(rates) == 1 for rates in found.values())
+    return {block: rate for block, (rate,) in found.items() if rate is not None}
+
+
 def test_learning_rates_are_geometric_from_the_head_down(strategy: Strategy, data: TrainingSet) -> None:
     for phase in strategy.phases:
+        if phase.by_gradient:
+            continue
         network = network_for(data)
-        optimizer = stretch_of(network, data, phase).optimizer
-        rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-        expected = SETTINGS.learning_rate * phase.lr_scale
-        for block in reversed(network.block_names):
-            found = [rate.pop(id(p), None) for p in network.blocks[block].parameters()]
-            is_trained = block in phase.trains(network.block_names)
-            assert found == [pytest.approx(expected) if is_trained else None] * len(found)
-            expected *= phase.lr_decay
-        assert rate == {}
+        names = network.block_names
+        depth = {block: len(names) - 1 - names.index(block) for block in phase.trains(names)}
+        first = SETTINGS.learning_rate * phase.lr_scale
+        expected = {block: pytest.approx(first * phase.lr_decay**n) for block, n in depth.items()}
+        assert rates_of(stretch_of(network, data, phase), network) == expected
+
+
+def test_learning_rates_by_gradient_are_the_ratio_of_norms(strategy: Strategy, data: TrainingSet) -> None:
+    """Against the gradient of the mean loss of all scans at once."""
+    for phase in strategy.phases:
+        network = network_for(data)
+        torch.autograd.backward(
+            binary_cross_entropy_with_logits(network(data.x).squeeze(1), data.y, weight=data.weight)
+        )
+        ratio = {
+            block: vector([p.grad for p in network.blocks[block].parameters() if p.grad is not None]).norm()
+            / vector(network.blocks[block].parameters()).detach().norm()
+            for block in phase.trains(network.block_names)
+        }
+        network.zero_grad()
+        rates = rates_of(stretch_of(network, data, phase), network)
+        first, most = SETTINGS.learning_rate * phase.lr_scale, max(ratio.values())
+        expected = {block: pytest.approx(float(first * r / most), rel=1e-3) for block, r in ratio.items()}
+        assert (rates == expected) == phase.by_gradient or len(rates) == 1
+        assert not any(
+            module.training for b in set(network.block_names) - set(rates) for module in network.blocks[b].modules()
+        )
 
 
 def test_a_phase_that_pulls_stays_nearer_to_where_it_started(strategy: Strategy, data: TrainingSet) -> None:

@@ -1,7 +1,7 @@
 """Every weight, held to where it started: what few labels do not contradict stays as it was.
 
 Source:
-    Li, Grandvalet & Davoine 2018, ICML, arXiv:1802.01483: alpha 0.1 or 0.01, beta 0.01.
+    Li, Grandvalet & Davoine 2018, ICML, arXiv:1802.01483, strength 0.1; there the head is another task's and held to 0.
 """
 
 from platform_core.learn.contract import Phase, Strategy, everything
