@@ -31,6 +31,14 @@ def print_ledger(ledger: Mapping[str, Mapping[str, int]], console: Console | Non
         out.print(f"{site}: series: {stages or 'none'}", highlight=False)
 
 
+def print_newcomers(told: Mapping[str, Sequence[str]], console: Console | None = None) -> None:
+    """What the onboarding test said of each site."""
+    out = console or Console()
+    for site, sentences in told.items():
+        for sentence in sentences:
+            out.print(f"{site}: onboarding of {sentence}", highlight=False)
+
+
 def print_watches(watches: Mapping[str, Sequence[str]], promise: str, console: Console | None = None) -> None:
     """What each site's watches say, and what their alarms promise."""
     out = console or Console()

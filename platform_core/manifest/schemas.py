@@ -264,7 +264,7 @@ SHIFT = _table(
     ("period_end", DAY, "last day, inclusive"),
     RECIPE,
     ("reference", TEXT, "model@version, or site@period for the site's accepted state"),
-    ("feature", TEXT, "a feature, `score`, or `embedding`"),
+    ("feature", TEXT, "a feature, `score`, `embedding`, or `all` of them together"),
     ("statistic", TEXT, ""),
     ("value", REAL, ""),
     ("low", REAL, "95 % interval; null if none is known"),

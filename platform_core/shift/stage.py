@@ -18,6 +18,7 @@ from platform_core.shift.inputs import Inputs, material_of, read_inputs
 from platform_core.shift.labels.bbse import CalledPrevalence
 from platform_core.shift.labels.labelled_prevalence import LabelledPrevalence
 from platform_core.shift.labels.prevalence import PrevalenceEstimate
+from platform_core.shift.newcomer import newcomer_rows
 from platform_core.shift.risk import Estimate
 from platform_core.storage.tables import rows_of
 
@@ -154,6 +155,7 @@ def _shift_rows(inputs: Inputs, evidence: Evidence, run: str) -> list[dict[str, 
         rows += _feature_rows(recipe, model, evidence.from_reference)
         rows += _feature_rows(recipe, model, (evidence.score,) if evidence.score else ())
         told = [*_embedding_rows(inputs, evidence), *_prevalence_rows(evidence), *_label_rows(evidence)]
+        told += newcomer_rows(inputs)
         rows += [{"recipe": recipe, "reference": model} | row for row in told]
     return [about | row for row in rows]
 

@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from platform_core import layout
 from platform_core.errors import EmptySample
+from platform_core.manifest.workspace import Workspace
+from platform_core.shift.newcomer import newcomer_sentences
 from platform_core.shift.onboarding import LOOKS, onboarding_test, one_shot
 from platform_core.shift.onboarding_arms import Arm
 from platform_core.shift.risk import Reals
 from platform_core.shift.scored_patients import ScoredPatients
+from platform_core.shift.stage import measure_shift
+from tests.shift.planted import AT, Month, fill, prepare
 
 N_FEATURES = 12
 APART = 1.812
@@ -135,7 +140,7 @@ def test_a_difference_is_in_standard_errors_of_who_is_known() -> None:
     rng = np.random.default_rng(19)
     column = rng.normal(size=90)
     column[rng.random(90) < 0.3] = np.nan
-    splits = np.vstack([np.arange(90) >= 60, rng.permuted(np.arange(90) >= 60)]).astype(np.float32)
+    splits = np.vstack([np.arange(90) >= 60, rng.permuted(np.arange(90) >= 60)]).astype(np.float64)
     told = Arm("place", ("x",), column[:, None]).tell(splits)
 
     def oracle(split: Reals) -> float:
@@ -169,3 +174,30 @@ def test_a_site_that_differs_from_its_first_scan_is_told() -> None:
     assert verdict.is_different
     assert "differs from the reference" in verdict.sentence
     assert "f01 higher" in verdict.sentence
+
+
+def onboarded(workspace: Workspace, **month: Any) -> list[str]:
+    """What status says of site b, which runs the model of site a."""
+    ready = prepare(workspace, "a", "b")
+    fill(ready, Month(site="a", n=400), Month(site="b", n=120, **month))
+    measure_shift(ready, "b", target="lesion", run="r", at=AT)
+    return newcomer_sentences(ready, "b")
+
+
+def test_a_new_site_s_finding_says_what_the_test_said(workspace: Workspace) -> None:
+    (told,) = onboarded(workspace, noise_hu=11.0)
+    assert "unlike the model's reference from the first scans on (50 patients against 400" in told
+    assert told.endswith("noise_immerkaer_hu higher") or "noise_immerkaer_hu higher," in told
+
+
+def test_a_new_site_like_the_reference_is_said_to_be_so(workspace: Workspace) -> None:
+    (told,) = onboarded(workspace)
+    assert "not told apart from the model's reference (100 patients against 400" in told
+
+
+def test_the_reference_s_own_site_is_not_new(workspace: Workspace) -> None:
+    ready = prepare(workspace, "a")
+    fill(ready, Month(site="a", n=400))
+    measure_shift(ready, "a", target="lesion", run="r", at=AT)
+    assert newcomer_sentences(ready, "a") == []
+    assert "onboarding" not in ready.lake.read(layout.SHIFT).column("statistic").to_pylist()
