@@ -17,8 +17,7 @@ from platform_core.manifest.serving import serving_history
 from platform_core.manifest.workspace import Workspace
 from platform_core.report.fleet_rows import Finding
 from platform_core.shift.compare import by_feature
-from platform_core.shift.evidence import P_FIT
-from platform_core.shift.labels.prevalence import estimate_prevalence
+from platform_core.shift.labels.prevalence import P_FIT, estimate_prevalence
 from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.samples import Sample, accepted_sample, feature_values, period_samples, reference_samples
 from platform_core.shift.scores import ScoredScans, score_rows

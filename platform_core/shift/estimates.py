@@ -7,7 +7,7 @@ import numpy as np
 from platform_core.errors import EmptySample
 from platform_core.shift.labels.bbse import TwoOpinions, two_opinions
 from platform_core.shift.labels.labelled_prevalence import LabelledPrevalence, log_e_value, prevalence_from_labels
-from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
+from platform_core.shift.labels.prevalence import P_FIT, PrevalenceEstimate, estimate_prevalence
 from platform_core.shift.labels.reliability import Reliability, fine_bins, reliability_of
 from platform_core.shift.material import Material
 from platform_core.shift.risk import Estimate, Reals
@@ -81,7 +81,9 @@ def labelled_scores(material: Material, prevalence: TwoOpinions | None) -> Label
         reliability = reliability_of(known.score, known.y, n_bins=fine_bins(known.y))
     except EmptySample:
         return None
-    share = None if prevalence is None else estimate_of(prevalence.by_scores)
+    share = None
+    if prevalence is not None and prevalence.by_scores.p_fit > P_FIT:
+        share = estimate_of(prevalence.by_scores)
     return LabelledScores(reliability=reliability, scores=told.score, y=told.y, prevalence=share)
 
 

@@ -22,7 +22,7 @@ from platform_core.shift.estimates import (
 from platform_core.shift.explanation import Explanation, explain_divergence
 from platform_core.shift.labels.bbse import TwoOpinions
 from platform_core.shift.labels.labelled_prevalence import LabelledPrevalence
-from platform_core.shift.labels.prevalence import PrevalenceEstimate
+from platform_core.shift.labels.prevalence import P_FIT, PrevalenceEstimate
 from platform_core.shift.material import BANKS, Bank, Material
 from platform_core.shift.mmd import MmdTest, mmd_test
 from platform_core.shift.reweighted import (
@@ -36,9 +36,6 @@ from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.samples import HeaderChange, Patients, header_changes
 from platform_core.shift.statistics import STATISTICS
 
-P_FIT = 0.01
-"""Scores less likely than this under every mixture of the reference's classes are no label shift; nor are two estimates
-of the prevalence that agree less well than this."""
 WORTH_A_LOOK = 0.05
 """Chance, all features together, above which nobody asks what else could account for a difference."""
 FAITHFUL = 0.3

@@ -14,6 +14,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
 from platform_core.shift.material import Bank, Material
 from platform_core.shift.samples import (
+    Labels,
     Patients,
     Sample,
     accepted_sample,
@@ -120,8 +121,27 @@ class Inputs:
 
     def patients(self, sample: Sample, recipe: str) -> Patients:
         """A sample's patients, with the labels of the target."""
-        labels = {} if self.target is None else read_labels(self.workspace, self.target, sample.site)
-        return patients_of(self.workspace, sample, recipe, labels)
+        return patients_of(self.workspace, sample, recipe, self.labels.get(sample.site, {}))
+
+    @cached_property
+    def labels(self) -> dict[str, Labels]:
+        """Of the target, by site: its own and the source's."""
+        if self.target is None:
+            return {}
+        sites = {self.current.site} | (set() if self.reference is None else {self.reference.site})
+        return {site: read_labels(self.workspace, self.target, site) for site in sorted(sites)}
+
+    @property
+    def _label_facts(self) -> list[list[object]]:
+        """Every label of a patient who is compared, and its chance, null if not stated."""
+        samples = {id(each): each for each in (self.current, self.accepted, self.like_reference) if each is not None}
+        return sorted(
+            [sample.site, key, y, None if np.isnan(chance) else chance]
+            for sample in samples.values()
+            for key in sample.keys
+            for y, chance in [self.labels.get(sample.site, {}).get(key, (np.nan, np.nan))]
+            if not np.isnan(y)
+        )
 
     @cached_property
     def key(self) -> str:
@@ -138,6 +158,7 @@ class Inputs:
                 "accepted": self.accepted.facts,
                 "serving": None if self.serving is None else _facts(self.serving),
                 "reference": None if self.reference is None else _reference_facts(self.reference),
+                "labels": self._label_facts,
                 "transported": None if self.transported is None else self.transported.transport,
                 "scores": [None if scans is None else scans.facts for scans in (self.scores, self.reference_scores)],
             }
