@@ -274,7 +274,8 @@ def test_prevalence_is_written_three_ways_with_interval_and_evidence(ready: Work
     rows = {row["statistic"]: row for row in ready.lake.read(layout.SHIFT).to_pylist()}
     for statistic in ("prevalence_from_scores", "prevalence_from_calls", "prevalence_from_labels"):
         row = rows[statistic]
-        assert row["low"] < 0.8 < row["high"]
+        assert row["low"] < row["value"] < row["high"]
+        assert row["value"] == pytest.approx(0.8, abs=0.12)
         assert (row["n_current"], row["reference"]) == (150, MODEL)
     assert rows["prevalence_from_scores"]["evidence"] < 0.01
     assert rows["prevalence_from_labels"]["evidence"] < 0.01
