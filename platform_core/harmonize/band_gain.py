@@ -224,7 +224,7 @@ def _spectrum(settings: BandGain, volume: Volume) -> Floats | None:
     if threshold is None or side[0] > volume.size[1] or side[1] > volume.size[0] or n_rings < 1:
         return None
     patches = [_patches(plane, threshold, side) for plane in voxels]
-    found = np.concatenate([_ring_power(some, volume.geometry, settings.patch_mm, n_rings) for some in patches])
+    found = np.concatenate([ring_power(some, volume.geometry, settings.patch_mm, n_rings) for some in patches])
     if len(found) < MIN_PATCHES:
         return None
     restless = found[:, math.floor(FLAT_FROM * settings.patch_mm) :].sum(axis=1)
@@ -250,8 +250,8 @@ def _patches(plane: Voxels, threshold: float, side: tuple[int, int]) -> Voxels:
     return patches
 
 
-def _ring_power(patches: Voxels, geometry: Geometry, patch_mm: float, n_rings: int) -> Floats:
-    """(patch, ring): mean power over the ring, in squared intensity times mm^2."""
+def ring_power(patches: Voxels, geometry: Geometry, patch_mm: float, n_rings: int) -> Floats:
+    """(patch, ring), ring k about k over `patch_mm`: mean power over the ring, in squared intensity times mm^2."""
     x_mm, y_mm, _ = geometry.spacing_mm
     _, n_y, n_x = patches.shape
     window = np.outer(np.hanning(n_y + 2)[1:-1], np.hanning(n_x + 2)[1:-1])

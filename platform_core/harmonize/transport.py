@@ -14,15 +14,26 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
-from platform_core.harmonize.band_gain import BandGain, learn_spectrum
+from platform_core.harmonize.band_gain import (
+    COVERED,
+    FLAT,
+    FLAT_FROM,
+    MIN_PATCHES,
+    MIN_VOLUMES,
+    TRUSTED,
+    BandGain,
+    learn_spectrum,
+    ring_power,
+)
 from platform_core.harmonize.contract import Learned
-from platform_core.imaging.volume import Volume
+from platform_core.imaging.foreground import otsu_threshold
+from platform_core.imaging.volume import Volume, Voxels
 
 Floats = npt.NDArray[np.float64]
 
 N_ROUNDS = 4
-MOST_SLICES = 15
-"""Per volume that a transport is learned from; spectra look at twelve."""
+N_PAIRS = 7
+"""Pairs of neighbouring slices per volume that a transport is learned from; spectra look at twelve slices."""
 FITTED_FROM = 0.05
 """Cycles/mm: below it a ring of a 32 mm square holds more of the window than of the patient."""
 NOISE_FROM = 0.12
@@ -85,6 +96,38 @@ class _Spectra:
         return self.signal / self.noise
 
 
+def fewer_slices(volume: Volume) -> Volume:
+    """At most seven pairs of neighbouring slices, evenly over the stack, as others tell little more."""
+    n_z = volume.voxels.shape[0]
+    if n_z <= 2 * N_PAIRS:
+        return volume
+    first = np.rint(np.linspace(0, n_z - 2, N_PAIRS)).astype(int)
+    return replace(volume, voxels=volume.voxels[np.stack([first, first + 1], axis=1).ravel()])
+
+
+def learn_end(settings: BandGain, sample: Sequence[Volume]) -> Learned:
+    """Learn what a transport must know of one end: power, and noise by two ways.
+
+    Squares of one slice that look flat still hold texture, the more the lower the frequency; differences of
+    neighbouring slices hold less of it where slices are thin, but noise of slices that overlap is less in them too.
+
+    Args:
+        settings: What is foreground.
+        sample: Still volumes (z, y, x), as the recipe's steps before left them; each second slice is a neighbour of the
+            one before it.
+
+    Returns:
+        `site` of `band_gain.learn_spectrum`, and `log_difference`: ln of power in differences, halved, of neighbouring
+        slices, intensity^2 mm^2; empty where too few volumes tell. Empty where nothing can be told.
+    """
+    learned: Learned = learn_spectrum(settings, [v for v in sample if v.geometry is not None], None)["site"]
+    if not learned:
+        return {}
+    n = len(learned["frequency_per_mm"])
+    told = [power for volume in sample if (power := _difference_power(settings, volume, n)) is not None]
+    return learned | {"log_difference": np.median(np.log(told), axis=0).tolist() if len(told) >= MIN_VOLUMES else []}
+
+
 def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned) -> Transport | None:
     """Find blur and noise that lead from the reference to the site.
 
@@ -98,7 +141,7 @@ def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned)
         settings: Those that the site's spectra were learned by.
         sample: Of the reference: still volumes (z, y, x), as the recipe's steps before left them. Twenty tell v to
             about a tenth of itself.
-        site: `site` of what `band_gain.learn_spectrum` found at the site, on volumes of the same in-plane spacing.
+        site: What `learn_end` found at the site, on volumes of the same in-plane spacing.
 
     Returns:
         None if either end tells nothing, or too few frequencies carry signal.
@@ -107,14 +150,14 @@ def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned)
         Kijewski & Judy 1987, doi:10.1088/0031-9155/32/5/003 (a kernel multiplies signal by H and noise power by H^2).
         Estimating H between two sites' patients, and its use on labelled scans, is ours.
     """
-    placed = [_fewer_slices(volume) for volume in sample if volume.geometry is not None]
-    learned = learn_spectrum(settings, placed, None)["site"]
+    learned = learn_end(settings, sample)
     if not learned or not site:
         return None
+    placed = [fewer_slices(volume) for volume in sample if volume.geometry is not None]
     n = min(len(each["frequency_per_mm"]) for each in (learned, site))
     at = np.asarray(site["frequency_per_mm"][:n], dtype=np.float64)
     first = _first_pure(learned, site, n)
-    reference, there = _spectra(learned, at, first), _spectra(site, at, first)
+    reference, there = _both_ends(learned, site, at, first)
     here, blur, log_noise = reference, 0.0, np.log(there.noise)
     for _ in range(N_ROUNDS):
         fitted = _fit_blur(at, here, there)
@@ -126,11 +169,11 @@ def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned)
         seen = learn_spectrum(settings, moved, None)["site"]
         if not seen or len(seen["frequency_per_mm"]) < n:
             return None
-        here = _spectra(seen, at, first)
+        shown = np.square(found.gain) * reference.noise + np.asarray(found.added_power)
+        here = _spectra(seen, at, np.log(shown[:first]))
         excess = np.log(here.noise / there.noise)
-        excess[:first] = excess[first : first + N_LINE].mean()
-        log_noise = log_noise - np.where(np.asarray(found.added_power) > 0, excess, 0)
-    excess[:first] = np.log(_noise_shown(found, reference) / there.noise)[:first]
+        correction = np.where(np.arange(n) < first, excess[first : first + N_LINE].mean(), excess)
+        log_noise = log_noise - np.where(np.asarray(found.added_power) > 0, correction, 0)
     return replace(found, excess=tuple(excess[at >= NOISE_FROM].tolist()))
 
 
@@ -166,14 +209,6 @@ def transport_volume(volume: Volume, transport: Transport, *, seed: int) -> Volu
     return replace(volume, voxels=np.maximum(voxels, np.float32(volume.voxels.min())))
 
 
-def _fewer_slices(volume: Volume) -> Volume:
-    """At most `MOST_SLICES`, evenly over the stack: neighbours tell little more."""
-    n_z = volume.voxels.shape[0]
-    if n_z <= MOST_SLICES:
-        return volume
-    return replace(volume, voxels=volume.voxels[np.rint(np.linspace(0, n_z - 1, MOST_SLICES)).astype(int)])
-
-
 def _first_pure(here: Learned, there: Learned, n: int) -> int:
     """The ring from which on the flattest squares of both ends hold noise alone; 0 where that cannot be told."""
     purity = np.min([np.subtract(end["log_noise"][:n], end["log_power"][:n]) for end in (here, there)], axis=0)
@@ -182,31 +217,88 @@ def _first_pure(here: Learned, there: Learned, n: int) -> int:
     return first if n - first >= MIN_RINGS else 0
 
 
-def _spectra(learned: Learned, at: Floats, first: int) -> _Spectra:
-    """What `learn_spectrum` found, at the frequencies of both ends; noise smoothed.
+def _both_ends(here: Learned, there: Learned, at: Floats, first: int) -> tuple[_Spectra, _Spectra]:
+    """Spectra of both ends; noise below ring `first` by the same way at either, so that what is wrong cancels.
 
-    Below ring `first`, noise goes on as a Gaussian grain's would, its logarithm a line in the frequency squared, and is
-    never more than the flattest squares hold. Errors of the line are much alike at both ends, which use the same rings.
+    Differences of slices tell it where they hold at most twice what a line does that goes on from the rings above, as
+    a Gaussian grain's noise would: ln of power over frequency squared. Else that line does.
+    """
+    ends, rings = (here, there), slice(first, first + N_LINE)
+    lines = [_line(at, np.asarray(end["log_noise"][: len(at)]), rings)[:first] for end in ends]
+    if all(end.get("log_difference") for end in ends):
+        differences = [_anchored(end, rings)[:first] for end in ends]
+        is_told = np.max(np.subtract(differences, lines), axis=0, initial=-np.inf) < math.log(2)
+        lines = [np.where(is_told, *both) for both in zip(differences, lines, strict=True)]
+    return _spectra(here, at, lines[0]), _spectra(there, at, lines[1])
+
+
+def _line(at: Floats, log_noise: Floats, rings: slice) -> Floats:
+    """Through some rings, on to all; never more than the flattest squares hold."""
+    if rings.start == 0:
+        return log_noise
+    line: Floats = np.minimum(np.polyval(np.polyfit(at[rings] ** 2, log_noise[rings], 1), at**2), log_noise)
+    return line
+
+
+def _anchored(end: Learned, rings: slice) -> Floats:
+    """Noise by differences of slices, as much of it as the rings hold where squares tell it too."""
+    difference = np.asarray(end["log_difference"], dtype=np.float64)
+    moved: Floats = difference + np.mean(np.asarray(end["log_noise"][rings]) - difference[rings])
+    return moved
+
+
+def _spectra(learned: Learned, at: Floats, lowest: Floats) -> _Spectra:
+    """What was found, at the frequencies of both ends, with ln of noise at the lowest rings; noise is smoothed.
+
     Where no ring is pure, noise is level below `NOISE_FROM`.
     """
     power, noise, se = (
         np.asarray(learned[name][: len(at)], dtype=np.float64) for name in ("log_power", "log_noise", "log_power_se")
     )
-    if first:
-        rings = slice(first, first + N_LINE)
-        line = np.polyval(np.polyfit(at[rings] ** 2, noise[rings], 1), at**2)
-        noise = np.where(np.arange(len(at)) < first, np.minimum(line, noise), noise)
+    if len(lowest):
+        noise = np.concatenate([lowest, noise[len(lowest) :]])
     else:
-        lowest = min(int(np.searchsorted(at, NOISE_FROM)), len(at) - 1)
-        noise = np.where(at < NOISE_FROM, noise[lowest], noise)
+        level = min(int(np.searchsorted(at, NOISE_FROM)), len(at) - 1)
+        noise = np.where(at < NOISE_FROM, noise[level], noise)
     padded = np.pad(noise, 1, mode="edge")
     return _Spectra(np.exp(power), np.exp((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4), se)
 
 
-def _noise_shown(transport: Transport, reference: _Spectra) -> Floats:
-    """Power of the noise of transported scans, as it follows from what was done to them."""
-    shown: Floats = np.square(transport.gain) * reference.noise + np.asarray(transport.added_power)
-    return shown
+def _difference_power(settings: BandGain, volume: Volume, n_rings: int) -> Floats | None:
+    """Power per ring in differences of neighbouring slices, halved, where their sum is flattest."""
+    if volume.geometry is None or len(volume.voxels) < 2:
+        return None
+    x_mm, y_mm, _ = volume.geometry.spacing_mm
+    side = round(settings.patch_mm / y_mm), round(settings.patch_mm / x_mm)
+    threshold = otsu_threshold(volume.voxels) if settings.foreground_above is None else settings.foreground_above
+    if threshold is None or side[0] > volume.size[1] or side[1] > volume.size[0]:
+        return None
+    if math.floor(TRUSTED / (2 * max(x_mm, y_mm)) * settings.patch_mm) < n_rings:
+        return None
+    pairs = [volume.voxels[z : z + 2] for z in range(0, len(volume.voxels) - 1, 2)]
+    found = [_pair_patches(pair, threshold, side) for pair in pairs]
+    differences, sums = (np.concatenate(some) for some in zip(*found, strict=True))
+    if len(differences) < MIN_PATCHES:
+        return None
+    told, around = (ring_power(some, volume.geometry, settings.patch_mm, n_rings) for some in (differences, sums))
+    restless = around[:, math.floor(FLAT_FROM * settings.patch_mm) :].sum(axis=1)
+    flat = np.argsort(restless, kind="stable")[: max(2, round(FLAT * len(told)))]
+    power: Floats = told[flat].mean(axis=0)
+    return power if (power > 0).all() else None
+
+
+def _pair_patches(pair: Voxels, threshold: float, side: tuple[int, int]) -> tuple[Voxels, Voxels]:
+    """(patch, y, x) of the difference and of the sum of two slices, over sqrt(2), where both are foreground.
+
+    Their noise is independent: whoever chooses squares by the sum does not choose those with little noise.
+    """
+    below, above = pair.astype(np.float32)
+    every = max(1, side[0] // 2), max(1, side[1] // 2)
+    planes = (above - below, above + below, np.minimum(below, above))
+    views = [np.lib.stride_tricks.sliding_window_view(plane, side)[:: every[0], :: every[1]] for plane in planes]
+    covered = (views[2] > threshold).mean(axis=(2, 3)) >= COVERED
+    root = np.float32(math.sqrt(2))
+    return views[0][covered] / root, views[1][covered] / root
 
 
 def _transport(at: Floats, blur_mm2: float, se_mm2: float, reference: _Spectra, noise: Floats) -> Transport:

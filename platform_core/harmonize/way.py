@@ -3,17 +3,17 @@
 No harmonizer: it leads from the reference to the site, and only scans of the reference go this way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from platform_core.errors import UnreadableScan
-from platform_core.harmonize.band_gain import BAND_GAIN, BandGain, learn_spectrum
+from platform_core.harmonize.band_gain import BAND_GAIN, BandGain
 from platform_core.harmonize.contract import nothing_to_learn
 from platform_core.harmonize.recipe import FittedRecipe, FittedStep, apply_recipe
 from platform_core.harmonize.resample import Resample, resample
-from platform_core.harmonize.transport import Transport, learn_transport, transport_volume
+from platform_core.harmonize.transport import Transport, fewer_slices, learn_end, learn_transport, transport_volume
 from platform_core.imaging.usable import check_usable
 from platform_core.imaging.volume import Volume
 
@@ -94,24 +94,24 @@ class Way:
         return made
 
 
-def learn_way(recipes: Recipes, reference: Sequence[Volume], site: Sequence[Volume]) -> Way | None:
+def learn_way(recipes: Recipes, reference: Iterable[Volume], site: Iterable[Volume]) -> Way | None:
     """Tell the difference of two scanners from native volumes of either, of different patients.
 
     Args:
         recipes: Of both sides.
-        reference: Some of its scans; forty tell noise to a few hundredths.
+        reference: Some of its scans, one at a time; forty tell noise to a few hundredths.
         site: Some of the site's.
 
     Returns:
         None if it cannot be told.
     """
-    known = [volume.geometry.spacing_mm for volume in site if volume.geometry is not None]
+    here = _all_placed(site, None, recipes.maps_here)
+    known = [volume.geometry.spacing_mm for volume in here if volume.geometry is not None]
     if not known:
         return None
     x_mm, y_mm, z_mm = (float(mm) for mm in np.median(known, axis=0))
-    here = _all_placed(site, None, recipes.maps_here)
     there = _all_placed(reference, (x_mm, y_mm, z_mm), recipes.maps_there)
-    transport = learn_transport(recipes.settings, there, learn_spectrum(recipes.settings, here, None)["site"])
+    transport = learn_transport(recipes.settings, there, learn_end(recipes.settings, here))
     return None if transport is None else Way(recipes=recipes, spacing_mm=(x_mm, y_mm, z_mm), transport=transport)
 
 
@@ -119,28 +119,35 @@ def _moves_grid(one: FittedStep) -> bool:
     return one.step.harmonizer.changes_grid
 
 
-def _all_placed(volumes: Sequence[Volume], spacing_mm: Spacing | None, maps: FittedRecipe) -> list[Volume]:
-    """Those that can be placed."""
+def _all_placed(volumes: Iterable[Volume], spacing_mm: Spacing | None, maps: FittedRecipe) -> list[Volume]:
+    """Those that can be placed, a few slices of each, so that memory does not follow the length of stacks."""
     placed = []
     for volume in volumes:
         try:
-            placed.append(_placed(volume, spacing_mm, maps))
+            placed.append(fewer_slices(_placed(volume, spacing_mm, maps)))
         except UnreadableScan:
             continue
     return placed
 
 
 def _placed(volume: Volume, spacing_mm: Spacing | None, maps: FittedRecipe) -> Volume:
-    """On the site's grid, if that is another one, and on the common scale of intensities.
-
-    Slices that are thicker there are averages of the reference's, and their noise falls as it does at the site.
-    """
+    """On the site's grid, if that is another one, and on the common scale of intensities."""
     check_usable(volume)
     if volume.geometry is None:
         raise UnreadableScan("needs_spacing", "nothing in mm can be said of a plain image")
+    return apply_recipe(maps, volume if spacing_mm is None else _regridded(volume, spacing_mm)).volume
+
+
+def _regridded(volume: Volume, spacing_mm: Spacing) -> Volume:
+    """As a scanner makes another grid: pixels are samples, slices are averages, and the noise of these falls."""
+    assert volume.geometry is not None, "plain images are refused before"
     own = volume.geometry.spacing_mm
-    if spacing_mm is not None:
-        ratios = [max(a / b, b / a) for a, b in zip(own, spacing_mm, strict=True)]
-        x, y, z = (b if ratio > OTHER_GRID else a for a, b, ratio in zip(own, spacing_mm, ratios, strict=True))
-        volume = volume if (x, y, z) == own else resample(volume, Resample(spacing_mm=(x, y, z)), {})
-    return apply_recipe(maps, volume).volume
+    x, y, z = (
+        there if max(here / there, there / here) > OTHER_GRID else here
+        for here, there in zip(own, spacing_mm, strict=True)
+    )
+    if (x, y) != own[:2]:
+        volume = resample(volume, Resample(spacing_mm=(x, y, own[2]), interpolation="bspline", antialias=False), {})
+    if z != own[2]:
+        volume = resample(volume, Resample(spacing_mm=(x, y, z)), {})
+    return volume

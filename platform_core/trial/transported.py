@@ -208,8 +208,7 @@ class _Bench:
         if self.recipes.ours.recipe != self.recipes.there.recipe:
             return None
         there, here = (
-            [volume for _, volume in _volumes(self.inputs.workspace, rows)]
-            for rows in (spread(self.reference_rows, N_LEARN), self.site_rows)
+            _volumes(self.inputs.workspace, rows) for rows in (spread(self.reference_rows, N_LEARN), self.site_rows)
         )
         return learn_way(self.recipes, there, here)
 
@@ -248,11 +247,11 @@ def seed_of(series_key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"transport/{series_key}".encode()).digest()[:8])
 
 
-def _volumes(workspace: Workspace, rows: Sequence[Row]) -> Iterator[tuple[str, Volume]]:
+def _volumes(workspace: Workspace, rows: Sequence[Row]) -> Iterator[Volume]:
     """Native volumes that can be read, one at a time."""
     for row in rows:
         try:
-            yield str(row["series_key"]), workspace.read_volume(str(row["volume_uri"])).first()
+            yield workspace.read_volume(str(row["volume_uri"])).first()
         except (UnreadableScan, FileNotFoundError):
             continue
 
