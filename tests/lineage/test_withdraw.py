@@ -2,14 +2,15 @@
 
 import gzip
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from platform_core import layout
 from platform_core.errors import BadRequest, UnknownName
-from platform_core.lineage.plan import Plan, held_plans, plan_withdrawal
+from platform_core.lineage.plan import Plan, held_plans, keep_plan, plan_withdrawal
 from platform_core.lineage.withdraw import Withdrawn, withdraw
 from platform_core.manifest.book import Book
 from platform_core.manifest.copies import mark_copies
@@ -30,10 +31,8 @@ from platform_core.manifest.stages import current_series
 from platform_core.manifest.workspace import Workspace
 from platform_core.quality.stage import check_quality
 from platform_core.shift.sketch.sketches import restate_days, sketch_shard
-from platform_core.storage import tables
-from platform_core.storage.local import LocalObjects
-from platform_core.storage.tables import Lake
 from tests.lineage.conftest import AT, BASIS, GONE, Fleet, copy_of, keys_of, patients_of, send, take_in, work
+from tests.lineage.kill import WRITERS, stepping
 
 LATER = AT + timedelta(days=3)
 CHANGED_OTHERWISE = (layout.WITHDRAWN, layout.WITHDRAWAL, layout.RANK, layout.POOL, layout.SKETCH)
@@ -312,17 +311,6 @@ class Killed(BaseException):
     """Ends a withdrawal as SIGKILL would: nothing in this code catches it."""
 
 
-def stepping(function: Callable[..., Any], step: Callable[[], None]) -> Callable[..., Any]:
-    @wraps(function)
-    def stepped(*args: Any, **kwargs: Any) -> Any:
-        step()
-        done = function(*args, **kwargs)
-        step()
-        return done
-
-    return stepped
-
-
 def count_steps(patch: pytest.MonkeyPatch, last: int | None = None) -> list[int]:
     """Take a step before and after everything that writes; at the last one the process dies."""
     taken = [0]
@@ -332,20 +320,12 @@ def count_steps(patch: pytest.MonkeyPatch, last: int | None = None) -> list[int]
         if taken[0] == last:
             raise Killed
 
-    for owner, name in (
-        (LocalObjects, "put"),
-        (LocalObjects, "delete"),
-        (Lake, "append"),
-        (Lake, "_rewrite"),
-        (tables, "remove_traces"),
-        (Book, "erase"),
-        (Book, "_tidy"),
-    ):
+    for owner, name in WRITERS:
         patch.setattr(owner, name, stepping(getattr(owner, name), step))
     return taken
 
 
-@pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.75, 0.97])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
 def test_a_withdrawal_that_is_killed_anywhere_ends_when_it_is_called_again(
     fleet: Fleet, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
@@ -364,6 +344,22 @@ def test_a_withdrawal_that_is_killed_anywhere_ends_when_it_is_called_again(
     assert rows_of_all(broken.workspace) == whole
     assert holding(Path(broken.workspace.uri), set(plan.words)) == set()
     assert holding(broken.home, {*plan.words, "n7v0"}) == set()
+
+
+def test_a_process_that_is_killed_leaves_a_journal_from_which_another_ends(fleet: Fleet) -> None:
+    plan = plan_of(fleet)
+    keep_plan(fleet.workspace, plan)
+    for step in ("40", "150"):
+        command = [sys.executable, "-m", "tests.lineage.kill", fleet.workspace.uri, step]
+        assert subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    held = held_plans(fleet.workspace)
+    assert held == [plan]
+    call = ["withdraw", "south", "--workspace", fleet.workspace.uri, "--yes"]
+    told = CliRunner().invoke(app, call, input=f"{GONE}\n")
+    assert "An earlier withdrawal" in told.stderr
+    assert held_plans(fleet.workspace) == []
+    assert holding(Path(fleet.workspace.uri), set(plan.words)) == set()
+    assert holding(fleet.home, {*plan.words, "n7v0"}) == set()
 
 
 def test_an_unknown_site_is_named_and_no_identifier_repeated(fleet: Fleet) -> None:
