@@ -28,6 +28,7 @@ def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until =
         if not state.is_completed():
             error = state.result(raise_on_failure=False)
             stopped[name] = error if isinstance(error, Exception) else RuntimeError(str(state.message))
+    site.tend_tables(uri)
     artifacts.publish_ledger(uri, run)
     artifacts.publish_decisions(uri, run)
     return stopped

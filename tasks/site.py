@@ -76,6 +76,14 @@ def show_reference(uri: str, site: str, target: str, run: str) -> list[str]:
     return [shown.sentence for shown in transported.show_reference(open_workspace(uri), site, target, run=run)]
 
 
+@task(task_run_name="merge small files", **TRANSIENT)
+def tend_tables(uri: str) -> list[str]:
+    """Merge the small files of tables that have many."""
+    from platform_core.manifest import tending
+
+    return tending.tend_tables(open_workspace(uri))
+
+
 @task(task_run_name="shift of {site} for {target}", **TRANSIENT)
 def measure_shift(uri: str, site: str, target: str, run: str, at: datetime) -> list[Case]:
     """Measure and diagnose the latest period; one case per stratum."""

@@ -215,6 +215,16 @@ class Lake:
         )
         return int(present.num_rows)
 
+    def n_small_files(self, table: str) -> int:
+        """Files below half of `GROWN_BYTES`, of the site that has most of them: what compaction would merge."""
+        delta = self._open(table)
+        if delta is None:
+            return 0
+        files = pa.table(delta.get_add_actions(flatten=True))
+        small = files.filter(pc.less(files.column("size_bytes"), GROWN_BYTES // 2))
+        of = [name for name in small.column_names if name.startswith("partition.")]
+        return int(pc.max(small.group_by(of).aggregate([([], "count_all")]).column("count_all")).as_py() or 0)
+
     def version(self, table: str) -> int:
         """The table's present version; -1 before its first row."""
         delta = self._open(table)
