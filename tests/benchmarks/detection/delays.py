@@ -3,7 +3,8 @@
 A reference of 2,000 patients, 750 clean scans of the site, a change before any of the next ten checks, then all scans
 changed. The delay runs to the end of the check that alarms, 25 scans each. Every repetition draws patients
 anew, with replacement, from one pool: the reference, the clean scans and the changed ones are of the same patients.
-The small pool serves, also in full runs: 200 patients whom each operator was applied to, 1,200 for prevalence.
+The small pool serves, also in full runs: 140 patients whom each operator was applied to, 1,140 for prevalence; 60 more
+show what the operators that were developed on do, from which the directions of `matched` are learnt.
 Beside it a Kolmogorov-Smirnov test of the last 100 scans that is corrected for features and a thousand checks.
 """
 
@@ -19,6 +20,7 @@ from platform_core.shift.risk import Reals
 from platform_core.shift.watch.alarms import SCANS_PER_CHECK
 from platform_core.shift.watch.bets import BETS, Bet, normal_bet, prevalence_bets
 from platform_core.shift.watch.conformal import conformal_ranks, grid_of
+from platform_core.shift.watch.matched import learn_directions, scores_along
 from platform_core.shift.watch.power import first_crossing
 from platform_core.shift.watch.ranks import MIN_REFERENCE, N_PER_GRID_ROW
 from platform_core.shift.watch.wealth import share
@@ -30,9 +32,12 @@ if TYPE_CHECKING:
 
 M3 = FROZEN["m3"]
 N_NORMAL, SOON = 8, 250
+N_PAIRS, N_TAUGHT = 60, 500
+"""Scans with and without a change, and patients of the reference, that directions are learnt from."""
 CHANGES = M3["reference"] | dict.fromkeys([*M3["by_day"], *M3["others"], *M3["held_out"]])
 METHODS = {
     "watch": "",
+    "matched": "the same with directions matched to six changes, a third family",
     "oracle": "one who knows the change beforehand, and bets on nothing else",
     "ks": "KS of the last 100 scans, at the same promise over 1,000 checks",
 }
@@ -62,6 +67,8 @@ class Site:
     """The bet of one who knows the change of the first column."""
     scans_per_row: int = 1
     """More where days are ranked, not patients."""
+    matched: "Site | None" = None
+    """The same patients along learnt directions, without those of the reference that these were learnt from."""
 
     @property
     def n_streams(self) -> int:
@@ -98,6 +105,9 @@ def delays_of(draw: Draw, seed: int, n_sites: int) -> Numbers:
         found[f"watch{i}"] = soon_or_later(site, partial(watch_delay, ties=ties))
         if site.scans_per_row == 1:
             found[f"ks{i}"] = soon_or_later(site, ks_delay)
+        if site.matched:
+            along = soon_or_later(site.matched, partial(watch_delay, ties=ties, share_of=lambda _: share(2)))
+            found[f"matched{i}"] = min(found[f"watch{i}"], along)
         if site.known:
             knowing = replace(site, families=(Family((0,), site.n_streams, (site.known,)),))
             found[f"oracle{i}"] = watch_delay(knowing, ties=ties, share_of=lambda _: 1.0)
@@ -184,20 +194,21 @@ def day_change(name: str) -> Draw:
 
 def pool_change(name: str) -> Draw:
     """Every feature of the rendered pool and then, as a watch of its own, the score: by an operator or a prevalence."""
-    from tests.benchmarks.detection.operators import NONE, PREVALENCE, PREVALENCES
+    from tests.benchmarks.detection.operators import DEVELOPED_ON, NONE, PREVALENCE, PREVALENCES
 
     pool = small_pool()
     operator, strength = name.rsplit(" ", 1)
     is_label, world = operator == "prevalence", (operator, int(strength))
     after = PREVALENCES[int(strength)] if is_label else PREVALENCE
-    among = np.arange(len(pool.y) if is_label else pool.n_of(world))
+    among = np.arange(N_PAIRS, len(pool.y) if is_label else pool.n_of(world))
     y = pool.y[among]
     clean = np.column_stack([pool.values[NONE][among], pool.score[NONE][among]])
-    changed = clean if is_label else np.column_stack([pool.values[world], pool.score[world]])
+    changed = clean if is_label else np.column_stack([pool.values[world][among], pool.score[world][among]])
+    taught = {name: (pool.values[NONE][:N_PAIRS], pool.values[name, 0][:N_PAIRS]) for name in DEVELOPED_ON}
 
     def some(rng: np.random.Generator, n: int, prevalence: float) -> np.ndarray:
         weight = np.where(y == 1, prevalence / (y == 1).sum(), (1 - prevalence) / (y == 0).sum())
-        return np.asarray(rng.choice(among, n, p=weight))
+        return np.asarray(rng.choice(len(among), n, p=weight))
 
     def draw(rng: np.random.Generator, n_clean: int, n_after: int) -> Site:
         old, before, now = (
@@ -210,7 +221,11 @@ def pool_change(name: str) -> Draw:
             Family(tuple(watched.tolist()), len(watched)),
             Family((clean.shape[1] - 1,), 1, (*BETS, *prevalence_bets(clean[old, -1], y[old]))),
         )
-        return Site(clean[old], np.concatenate([clean[before], changed[now]]), n_clean, families)
+        reference, values = clean[old], np.concatenate([clean[before], changed[now]])
+        directions = learn_directions(pool.features, reference[:N_TAUGHT, :-1], taught)
+        told, telling = (scores_along(directions, each[:, :-1]) for each in (reference[N_TAUGHT:], values))
+        matched = Site(told, telling, n_clean, (Family(tuple(range(len(taught))), len(taught)),))
+        return Site(reference, values, n_clean, families, matched=matched)
 
     return draw
 
