@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from platform_core.harmonize.band_gain import BandGain, learn_spectrum
-from platform_core.harmonize.transport import Transport, learn_transport, transport_volume
+from platform_core.harmonize.band_gain import BandGain
+from platform_core.harmonize.transport import Transport, fewer_slices, learn_end, learn_transport, transport_volume
 from platform_core.imaging.volume import Volume
 from platform_core.phantom.acquire import Acquisition, acquire
 from platform_core.phantom.anatomy import draw_anatomy
@@ -53,7 +53,7 @@ def learned(scanner: Scanner) -> Transport:
     """From thirty patients at either end, none at both."""
     sample = [REFERENCE.scan(REFERENCE_PATIENTS + k) for k in range(N_FITTED)]
     seen = [scanner.scan(SITE_PATIENTS + k) for k in range(N_FITTED)]
-    found = learn_transport(CT, sample, learn_spectrum(CT, seen, None)["site"])
+    found = learn_transport(CT, sample, learn_end(CT, seen))
     assert found is not None
     return found
 
@@ -130,7 +130,7 @@ def test_the_blur_is_what_was_planted(scanner: Scanner) -> None:
     planted = scanner.psf_mm**2 - REFERENCE.psf_mm**2
     assert found.blur_mm2 == pytest.approx(planted, abs=max(0.2 * abs(planted), 0.1))
     assert abs(found.blur_mm2 - planted) < 2.5 * found.blur_se_mm2
-    assert found.worst < 0.1
+    assert found.worst < 0.15
 
 
 def test_noise_that_the_site_has_not_cannot_be_taken_away_and_that_is_said() -> None:
@@ -160,10 +160,27 @@ def test_the_same_seed_gives_the_same_scan_another_one_other_noise_and_the_input
 
 def test_too_few_scans_or_a_site_that_nothing_was_learned_of_give_no_transport() -> None:
     sample = [REFERENCE.scan(k) for k in range(3)]
-    site = learn_spectrum(CT, sample, None)["site"]
+    site = learn_end(CT, sample)
     assert learn_transport(CT, sample[:2], site) is None
     assert learn_transport(CT, sample, {}) is None
     assert learn_transport(CT, [Volume(np.zeros((2, 90, 90), np.int16))] * 5, site) is None
+
+
+def test_noise_is_told_where_texture_hides_it() -> None:
+    """At 0.125 cycles/mm the flattest squares of one slice hold half as much again: a look at differences does not."""
+    found = learned(NOISY)
+    at = found.frequency_per_mm.index(0.125)
+    expected = (NOISY.noise_hu**2 - REFERENCE.noise_hu**2) * MM**2 * 4 * np.pi * (NOISY.grain_mm / MM) ** 2
+    expected *= np.exp(-((2 * np.pi * NOISY.grain_mm * 0.125) ** 2))
+    assert found.added_power[at] == pytest.approx(expected, rel=0.25)
+
+
+def test_few_slices_are_pairs_of_neighbours() -> None:
+    voxels = np.arange(40, dtype=np.float32)[:, None, None] * np.ones((1, 9, 9), np.float32)
+    kept = fewer_slices(Volume(voxels)).voxels[:, 0, 0]
+    assert len(kept) == 14
+    assert np.array_equal(np.diff(kept)[::2], np.ones(7))
+    assert len(fewer_slices(Volume(voxels[:5])).voxels) == 5
 
 
 # -- what it is for ---------------------------------------------------------------------------------------------------
