@@ -124,7 +124,8 @@ def _groups(
 def _rates(course: Course, trained: Blocks, phase: Phase) -> dict[str, float]:
     """Learning rate of each trained block as a share of the phase's."""
     if phase.by_gradient:
-        return relative_gradients(course.fabric.to_device(course.network), trained, course.data)
+        course.fabric.to_device(course.network)
+        return relative_gradients(course.network, trained, course.data)
     names = course.network.block_names
     return {name: phase.lr_decay ** (len(names) - 1 - names.index(name)) for name in trained}
 
