@@ -269,19 +269,19 @@ def test_findings_never_name_a_patient(ready: Workspace) -> None:
 
 
 def test_prevalence_is_written_three_ways_with_interval_and_evidence(ready: Workspace) -> None:
-    fill(ready, Month(site="b"), Month(site="b", number=1, prevalence=0.8))
+    fill(ready, Month(site="b"), Month(site="b", number=1, n=500, prevalence=0.7))
     found = measure(ready)
     rows = {row["statistic"]: row for row in ready.lake.read(layout.SHIFT).to_pylist()}
     for statistic in ("prevalence_from_scores", "prevalence_from_calls", "prevalence_from_labels"):
         row = rows[statistic]
         assert row["low"] < row["value"] < row["high"]
-        assert row["value"] == pytest.approx(0.8, abs=0.12)
-        assert (row["n_current"], row["reference"]) == (150, MODEL)
+        assert row["value"] == pytest.approx(0.7, abs=0.12)
+        assert (row["n_current"], row["reference"]) == (500, MODEL)
     assert rows["prevalence_from_scores"]["evidence"] < 0.01
     assert rows["prevalence_from_labels"]["evidence"] < 0.01
     assert rows["prevalence_from_calls"]["evidence"] > 0.01
     assert "by calls" in found.explained_by
-    assert "of 150 labels are positive" in found.explained_by
+    assert "of 500 labels are positive" in found.explained_by
 
 
 def test_without_labels_of_the_site_the_reference_foretells_the_risk(ready: Workspace) -> None:
