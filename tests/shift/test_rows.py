@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from platform_core.queries import connect
+from platform_core.shift.sketch import rows
 from platform_core.shift.sketch.rows import (
     Grid,
     RowCounts,
@@ -43,18 +44,26 @@ def by_hand(values: list[float], grid: Grid) -> list[int]:
     return counts
 
 
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "compiled_tally", lambda: None)
+
+
 @settings(max_examples=60)
-@given(VALUES, st.sampled_from([Grid(0.0, 1.0, 8), Grid(-3.0, 5.0, 1024)]))
-def test_both_ways_count_every_finite_value_once(values: list[float], grid: Grid) -> None:
+@given(VALUES, st.sampled_from([Grid(0.0, 1.0, 8), Grid(-3.0, 5.0, 1024), Grid(0.1, 0.7, 3)]))
+def test_every_way_counts_every_finite_value_once(values: list[float], grid: Grid) -> None:
     table = pa.table({"site": ["a"] * len(values), "x": pa.array(values, pa.float64())})
     expected = by_hand(values, grid)
-    with connect({"wide": table}) as db:
+    with connect({"wide": table}) as db, pytest.MonkeyPatch.context() as patch:
         found = [count_rows(table, {"x": grid}), count_rows_in_sql(db, "wide", {"x": grid})]
+        without_numba(patch)
+        found.append(count_rows(table, {"x": grid}))
     for counts in found:
         assert (counts.counts["x"][0].tolist() if counts.sites else [0] * (grid.n + 2)) == expected
 
 
-def test_both_ways_give_the_same_counts_on_files_of_several_types(tmp_path: Path) -> None:
+def test_every_way_gives_the_same_counts_on_files_of_several_types(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(1)
     table = wide(50_000)
     table = table.append_column("single", pa.array(rng.normal(size=50_000).astype(np.float32)))
@@ -69,8 +78,11 @@ def test_both_ways_give_the_same_counts_on_files_of_several_types(tmp_path: Path
     with connect({"wide": source}) as db:
         sql = count_rows_in_sql(db, "wide", grids)
     assert ours.sites == sql.sites == ("north", "south", "west")
+    without_numba(monkeypatch)
+    plain = count_rows(source, grids)
     for name in grids:
         np.testing.assert_array_equal(ours.counts[name], sql.counts[name])
+        np.testing.assert_array_equal(ours.counts[name], plain.counts[name])
     assert ours.counts["x"].sum() == 50_000 - len(range(0, 50_000, 11))
 
 
