@@ -42,7 +42,7 @@ def compare(
     """Compare the features that both samples (in the columns of `LONG`) have, in name order.
 
     A feature that fewer than `MIN_VALUES` patients of either sample have is left out. `statistics` names those to
-    compute, of which `ks` must be one.
+    compute; `ks` always is, here and not in SQL, as its place is needed for the interval.
     """
     first, second = by_feature(before), by_feature(after)
     shared = sorted(name for name in first.keys() & second.keys() if _is_known(first[name], second[name]))
@@ -52,7 +52,7 @@ def compare(
     found = {
         name: _values(statistic.compute(reference, current))
         for name, statistic in STATISTICS.items()
-        if name in statistics
+        if name in statistics and name != "ks"
     }
     return tuple(
         _shift(name, first[name], second[name], {statistic: values[name] for statistic, values in found.items()})
@@ -74,8 +74,8 @@ def long_table(features: Mapping[str, Reals], names: Iterable[str]) -> pa.Table:
     return pa.table({"feature": [name for name, _ in rows], "value": [value for _, value in rows]}, schema=LONG)
 
 
-def ks_interval(before: Reals, after: Reals, *, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the distance, by resampling patients at the value where the samples differ most.
+def ks_distance(before: Reals, after: Reals) -> Estimate:
+    """The largest gap, and its 95 % interval by resampling patients at the value where the samples differ most.
 
     Resampling the maximum itself would sit too high, as it takes the largest of many noisy
     gaps. With one row per patient, resampling one gap is drawing two binomials. As the place
@@ -89,31 +89,31 @@ def ks_interval(before: Reals, after: Reals, *, seed: int = 0) -> tuple[float, f
     pooled = np.unique(np.concatenate([before, after]))
     f, g = (np.searchsorted(np.sort(x), pooled, side="right") / len(x) for x in (before, after))
     place = int(np.argmax(np.abs(f - g)))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     resampled = [
         rng.binomial(len(x), share, N_RESAMPLES) / len(x) for x, share in ((before, f[place]), (after, g[place]))
     ]
     gap = (resampled[0] - resampled[1]) * np.sign(f[place] - g[place])
-    low, high = np.clip(np.percentile(gap, [2.5, 97.5]), 0, 1)
-    return float(low), float(high)
+    low, high = np.clip(np.percentile(gap, [2.5, 97.5]), 0, 1).tolist()
+    distance = float(np.abs(f - g)[place])
+    return Estimate(distance, min(low, distance), max(high, distance))
 
 
 def _shift(name: str, before: Reals, after: Reals, values: Mapping[str, float | None]) -> FeatureShift:
     from scipy.stats import kstwo, wasserstein_distance
 
-    distance = values["ks"] or 0.0
+    distance = ks_distance(before, after)
     n_effective = max(round(len(before) * len(after) / (len(before) + len(after))), 1)
-    low, high = ks_interval(before, after)
     return FeatureShift(
         feature=name,
-        distance=Estimate(distance, min(low, distance), max(high, distance)),
-        p=float(np.clip(kstwo.sf(distance, n_effective), 0, 1)),
+        distance=distance,
+        p=float(np.clip(kstwo.sf(distance.value, n_effective), 0, 1)),
         before=float(np.median(before)),
         after=float(np.median(after)),
         moved_by=float(wasserstein_distance(before, after)),
         n_before=len(before),
         n_after=len(after),
-        values=values,
+        values={"ks": distance.value} | dict(values),
     )
 
 
