@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -96,9 +97,10 @@ def _from_store(workspace: Workspace, place: str) -> bytes:
 
 def _located(workspace: Workspace, place: str) -> tuple[Objects, str]:
     """The store that a place is in, and its path there."""
+    place = str(Path(place).expanduser()) if place.startswith("~") else place.rstrip("/")
     if not place.startswith(("s3://", "/")):
-        return workspace.objects, place.rstrip("/")
-    folder, _, name = place.rstrip("/").rpartition("/")
+        return workspace.objects, place
+    folder, _, name = place.rpartition("/")
     return open_objects(folder or "/"), name
 
 
@@ -140,29 +142,42 @@ def _unpacked(data: bytes, where: str) -> bytes:
     """The weights in the zip of a bundle; a PyTorch file is a zip too, and comes back as it is."""
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > MOST_BYTES:
-                raise _too_large(where)
-            if any(member.filename.endswith("/constants.pkl") for member in members):
-                raise _unsafe(where, "a TorchScript program")
-            if any(member.filename.endswith("/data.pkl") for member in members):
+            names = archive.namelist()
+            _refuse_unfit(archive, where)
+            if any(name.endswith("/data.pkl") for name in names):
                 return data
-            for ending in IN_BUNDLE:
-                for member in members:
-                    if f"/{member.filename}".endswith(f"/{ending}"):
-                        return archive.read(member)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+            wanted = [name for ending in IN_BUNDLE for name in names if f"/{name}".endswith(f"/{ending}")]
+            if wanted:
+                return _opened(archive.read(wanted[0]), where)
+    except UnusableWeights:
+        raise
+    except Exception as error:  # the parser of hostile bytes raises whatever it likes
         raise _damaged(where, error) from error
     raise UnusableWeights(where, "other_architecture", f"the zip holds none of {', '.join(IN_BUNDLE)}")
 
 
+def _opened(inner: bytes, where: str) -> bytes:
+    """The weights of a bundle, which may be a zip of PyTorch's, but not another bundle."""
+    if _is_zip(inner):
+        with zipfile.ZipFile(BytesIO(inner)) as archive:
+            _refuse_unfit(archive, where)
+    return inner
+
+
+def _refuse_unfit(archive: zipfile.ZipFile, where: str) -> None:
+    """Bombs, and TorchScript, which is a program beside its weights."""
+    if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
+        raise _too_large(where)
+    if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+        raise _unsafe(where, "a TorchScript program")
+
+
 def _read_safetensors(data: bytes, where: str) -> object:
-    import safetensors
     import safetensors.torch
 
     try:
         return safetensors.torch.load(data)
-    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the parser of hostile bytes raises whatever it likes
         raise _damaged(where, error) from error
 
 

@@ -6,6 +6,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,8 @@ from urllib.error import HTTPError, URLError
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from monai.networks.nets.densenet import DenseNet
 from monai.networks.nets.resnet import ResNet
 from torch import nn
@@ -397,3 +400,25 @@ def test_a_server_that_fails_is_told_from_one_that_says_no(
     with pytest.raises(kind, match=r"hub\.example/w\.pt") as failed:
         find_checkpoint(workspace, "https://hub.example/w.pt?token=secret")
     assert "secret" not in str(failed.value)
+
+
+SMALL = {"layer1.0.conv1.weight": torch.rand(4, 4, 3, 3), "fc.bias": torch.zeros(2)}
+SPOILT = [saved(SMALL), _legacy(SMALL), safetensors.torch.save(SMALL), bundle_zip(SMALL)]
+
+
+@given(
+    st.sampled_from(SPOILT),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
+    st.floats(0.2, 1),
+)
+def test_whatever_is_wrong_with_a_file_it_is_read_or_refused(
+    data: bytes, changes: list[tuple[float, int]], share: float
+) -> None:
+    spoilt = bytearray(data)
+    for at, value in changes:
+        spoilt[int(at * len(spoilt))] = value
+    spoilt = spoilt[: int(share * len(spoilt))] if share < 0.9 else spoilt
+    with suppress(UnusableWeights):
+        tensors = read_checkpoint(bytes(spoilt), "w.pt")
+        match = compare(Checkpoint(where="w.pt", sha256="", tensors=tensors), "resnet_tiny", 2)
+        assert match.share < 0.5
