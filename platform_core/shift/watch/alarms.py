@@ -36,6 +36,8 @@ from platform_core.shift.watch.wealth import Wealth, settle
 SCANS_PER_CHECK = 25
 N_NAMED = 3
 """Features that a sentence names."""
+NEVER = 2**62
+"""A sequence that no rank has."""
 RUN_LENGTH = 1000
 """Blocks between two false signals of the quick detector, on average, at least."""
 
@@ -160,11 +162,15 @@ def advance(watch: Watch, ranked: pa.Table) -> Watch:
     may grow. What comes out does not depend on how many nights are taken at once.
     """
     going = [stream for stream in watch.streams if stream.crossing is None]
-    unsettled = pa.concat_tables([_unsettled(stream, ranked) for stream in going] or [RANKED.empty_table()])
+    unsettled = _unsettled(going, ranked)
     rows = [{"feature": s.feature, "size": s.size, "n_settled": s.n_settled} for s in going]
     sums = block_sums(unsettled, pa.Table.from_pylist(rows, schema=STREAM), {s.feature: s.bets for s in going})
+    left, won, level = _parts(unsettled), _parts(sums), math.log(watch.threshold)
+    nothing = unsettled.slice(0, 0), sums.slice(0, 0)
     streams = [
-        stream if stream.crossing else _advance_stream(stream, unsettled, sums, math.log(watch.threshold))
+        stream
+        if stream.crossing
+        else _advance_stream(stream, left.get(stream.feature, nothing[0]), won.get(stream.feature, nothing[1]), level)
         for stream in watch.streams
     ]
     return replace(watch, streams=tuple(streams))
@@ -187,30 +193,37 @@ def judge(watch: Watch, *, run_length: int = RUN_LENGTH) -> WatchVerdict:
     )
 
 
-def _unsettled(stream: Stream, ranked: pa.Table) -> pa.Table:
-    """Ranks of one feature that are in no settled block, in order: those that were pending, and new ones."""
-    is_new = pc.and_(
-        pc.equal(ranked.column("feature"), stream.feature), pc.greater_equal(ranked.column("sequence"), stream.n_seen)
-    )
-    new = ranked.filter(is_new).select(RANKED.names).cast(RANKED).sort_by("sequence")
-    first = stream.n_settled * stream.size
+def _unsettled(streams: Sequence[Stream], ranked: pa.Table) -> pa.Table:
+    """Ranks that are in no settled block, in order of feature and sequence: those that were pending, and new ones."""
+    seen = {stream.feature: stream.n_seen for stream in streams}
+    features = ranked.column("feature").to_pylist()
+    first = np.array([seen.get(feature, NEVER) for feature in features], np.int64)
+    is_new = pa.array(ranked.column("sequence").fill_null(-1).to_numpy() >= first)
     kept = [
-        {"feature": stream.feature, "sequence": first + i, "observed_on": day, "rank": rank}
+        {"feature": stream.feature, "sequence": stream.n_settled * stream.size + i, "observed_on": day, "rank": rank}
+        for stream in streams
         for i, (day, rank) in enumerate(stream.pending)
     ]
-    return pa.concat_tables([pa.Table.from_pylist(kept, schema=RANKED), new])
+    new = ranked.filter(is_new).select(RANKED.names).cast(RANKED)
+    rows = pa.concat_tables([pa.Table.from_pylist(kept, schema=RANKED), new])
+    return rows.sort_by([("feature", "ascending"), ("sequence", "ascending")])
+
+
+def _parts(rows: pa.Table) -> dict[str, pa.Table]:
+    """Rows that are in order of feature, by feature."""
+    found, first = {}, 0
+    for row in rows.group_by("feature", use_threads=False).aggregate([([], "count_all")]).to_pylist():
+        found[row["feature"]] = rows.slice(first, row["count_all"])
+        first += row["count_all"]
+    return found
 
 
 def _advance_stream(stream: Stream, unsettled: pa.Table, sums: pa.Table, level: float) -> Stream:
     """Settle the full blocks of one feature, and keep the ranks of the one that is not."""
-    settled = _settle_stream(stream, sums.filter(pc.equal(sums.column("feature"), stream.feature)), level)
+    settled = _settle_stream(stream, sums, level)
     if settled.crossing:
         return replace(settled, pending=())
-    mine = pc.and_(
-        pc.equal(unsettled.column("feature"), stream.feature),
-        pc.greater_equal(unsettled.column("sequence"), settled.n_settled * settled.size),
-    )
-    left = unsettled.filter(mine)
+    left = unsettled.slice((settled.n_settled - stream.n_settled) * settled.size)
     pending = zip(left.column("observed_on").to_pylist(), left.column("rank").to_pylist(), strict=True)
     return replace(settled, pending=tuple(pending))
 

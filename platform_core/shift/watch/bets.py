@@ -16,6 +16,7 @@ The score of a model has bets of its own for prevalence: if the share of positiv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -165,8 +166,13 @@ def block_sums(ranked: pa.Table, streams: pa.Table, bets: Mapping[str, Sequence[
     Returns:
         feature, block, bet, log_won (nats), first_on, last_on, in that order.
     """
-    waves, steps = _wave_table(bets), _step_table(bets)
-    with connect({"ranked": ranked, "stream": streams, "wave": waves, "step": steps}) as db:
+    kits = list({id(offered): tuple(offered) for offered in bets.values()}.values())
+    place = {key: i for i, key in enumerate(dict.fromkeys(id(offered) for offered in bets.values()))}
+    of = {feature: place[id(offered)] for feature, offered in bets.items()}
+    kit = pa.array([of.get(feature) for feature in streams.column("feature").to_pylist()], pa.int32())
+    waves, steps = _wave_table(tuple(kits)), _step_table(tuple(kits))
+    tables = {"ranked": ranked, "stream": streams.append_column("kit", kit), "wave": waves, "step": steps}
+    with connect(tables) as db:
         return load(HERE, "bets").run(db)
 
 
@@ -176,11 +182,12 @@ def log_weights(bets: Sequence[Bet]) -> Reals:
     return np.asarray(np.log(weights / weights.sum()), np.float64)
 
 
-def _wave_table(bets: Mapping[str, Sequence[Bet]]) -> pa.Table:
-    rows = [(feature, bet) for feature, offered in bets.items() for bet in offered if isinstance(bet, Wave)]
+@lru_cache(maxsize=16)
+def _wave_table(kits: tuple[tuple[Bet, ...], ...]) -> pa.Table:
+    rows = [(kit, bet) for kit, offered in enumerate(kits) for bet in offered if isinstance(bet, Wave)]
     return pa.table(
         {
-            "feature": pa.array([feature for feature, _ in rows], pa.string()),
+            "kit": pa.array([kit for kit, _ in rows], pa.int32()),
             "bet": pa.array([bet.name for _, bet in rows], pa.string()),
             "frequency": pa.array([bet.frequency for _, bet in rows], pa.int32()),
             "strength": pa.array([bet.strength for _, bet in rows], pa.float64()),
@@ -188,13 +195,14 @@ def _wave_table(bets: Mapping[str, Sequence[Bet]]) -> pa.Table:
     )
 
 
-def _step_table(bets: Mapping[str, Sequence[Bet]]) -> pa.Table:
-    rows = [(feature, bet) for feature, offered in bets.items() for bet in offered if isinstance(bet, Step)]
+@lru_cache(maxsize=16)
+def _step_table(kits: tuple[tuple[Bet, ...], ...]) -> pa.Table:
+    rows = [(kit, bet) for kit, offered in enumerate(kits) for bet in offered if isinstance(bet, Step)]
     n_bins = [len(bet.heights) for _, bet in rows]
     at = np.repeat(np.arange(len(rows)), n_bins)
     return pa.table(
         {
-            "feature": pa.array([feature for feature, _ in rows], pa.string()).take(at),
+            "kit": pa.array([kit for kit, _ in rows], pa.int32()).take(at),
             "bet": pa.array([bet.name for _, bet in rows], pa.string()).take(at),
             "n_bins": pa.array(n_bins, pa.int32()).take(at),
             "bin": pa.array([bin_ for n in n_bins for bin_ in range(n)], pa.int32()),

@@ -48,7 +48,7 @@ def conformal_ranks(pool: Reals, values: Reals, tie_break: Reals, *, counts: Who
 
 def tally(values: Reals, counts: Wholes) -> tuple[Reals, Wholes]:
     """Each value once, ascending, and how often it came."""
-    if not len(values):
+    if not len(values) or bool((values[1:] > values[:-1]).all()):
         return values, counts
     order = np.argsort(values, kind="stable")
     ascending = values[order]

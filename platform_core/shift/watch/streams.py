@@ -59,7 +59,7 @@ class Stream:
     @property
     def bets(self) -> tuple[Bet, ...]:
         """Those that its wealth is about, in that order."""
-        return (*BETS, *self.steps)
+        return (*BETS, *self.steps) if self.steps else BETS
 
     @property
     def log_e_value(self) -> float:

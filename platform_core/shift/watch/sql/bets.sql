@@ -1,9 +1,10 @@
 -- bets: what every bet has won over each full block of ranks.
 --
 -- reads    ranked(feature VARCHAR, sequence BIGINT, observed_on DATE, rank DOUBLE)
---          stream(feature VARCHAR, size BIGINT, n_settled BIGINT)  ranks per block, and blocks that are settled
---          wave(feature VARCHAR, bet VARCHAR, frequency INTEGER, strength DOUBLE)  1 + strength cos(frequency pi rank)
---          step(feature VARCHAR, bet VARCHAR, n_bins INTEGER, bin INTEGER, height DOUBLE)  mean height is 1
+--          stream(feature VARCHAR, size BIGINT, n_settled BIGINT, kit INTEGER)
+--                 ranks per block, blocks that are settled, and which bets are laid
+--          wave(kit INTEGER, bet VARCHAR, frequency INTEGER, strength DOUBLE)  1 + strength cos(frequency pi rank)
+--          step(kit INTEGER, bet VARCHAR, n_bins INTEGER, bin INTEGER, height DOUBLE)  mean height is 1
 -- returns  feature VARCHAR, block BIGINT, bet VARCHAR
 --          log_won DOUBLE  sum of the logarithms of what the bet returns on 1
 --          first_on DATE, last_on DATE  days of the block's first and last rank
@@ -15,7 +16,7 @@ WITH
 
 -- ranks that are not settled yet, with their block
 placed AS (
-    SELECT feature, sequence, observed_on, rank, sequence // size AS block, size
+    SELECT feature, sequence, observed_on, rank, sequence // size AS block, size, kit
     FROM ranked
     JOIN stream USING (feature)
     WHERE sequence >= n_settled * size
@@ -26,11 +27,11 @@ placed AS (
 won AS (
     SELECT feature, block, sequence, observed_on, bet, 1 + strength * cos(frequency * pi() * rank) AS factor
     FROM placed
-    JOIN wave USING (feature)
+    JOIN wave USING (kit)
     UNION ALL
     SELECT feature, block, sequence, observed_on, bet, height AS factor
     FROM placed
-    JOIN step USING (feature)
+    JOIN step USING (kit)
     WHERE bin = least(CAST(floor(rank * n_bins) AS INTEGER), n_bins - 1)
 )
 
