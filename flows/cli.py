@@ -511,8 +511,9 @@ def withdraw(
     here.site(site)
     held = held_plans(here)
     for plan in held:
-        typer.secho(f"An earlier withdrawal of {plan.began_at} is finished first.", err=True)
-        carry_out(here, plan, at=at)
+        typer.secho(f"An earlier withdrawal, begun at {plan.began_at}, is finished first.", err=True)
+        for line in ended(carry_out(here, plan, at=at)):
+            typer.secho(line, err=True)
     plan = plan_withdrawal(here, site, _asked("patient identifier"), run=clock.new_run(at), at=at)
     for line in planned(plan):
         typer.secho(line, err=as_json)

@@ -97,4 +97,12 @@ def _leftovers(uri: str) -> Iterator[str]:
         yield f"{told} named by no table ({n_mb:.1f} MB); sitedrift doctor --fix removes what is older than a day"
 
 
-CHECKS = (_fastapi, _store, _workspace, _leftovers)
+def _withdrawals(uri: str) -> Iterator[str]:
+    from platform_core.lineage.plan import held_plans
+    from platform_core.manifest.workspace import open_workspace
+
+    for plan in held_plans(open_workspace(uri)):
+        yield f"a withdrawal, begun at {plan.began_at}, has not ended; sitedrift withdraw {plan.site} goes on with it"
+
+
+CHECKS = (_fastapi, _store, _workspace, _leftovers, _withdrawals)

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from platform_core.shift.risk import Reals
+
 
 def without(rows: pa.Table, keys: Collection[str]) -> pa.Table:
     """Rows of `core__rank`, of one site, stratum, recipe and reference, without some series.
@@ -19,30 +21,32 @@ def without(rows: pa.Table, keys: Collection[str]) -> pa.Table:
     left = rows.filter(is_left).sort_by([("feature", "ascending"), ("sequence", "ascending")])
     if not left.num_rows:
         return left
-    place, batch = _places(left), left.column("batch").to_pylist()
-    newest = pc.max(rows.column("batch")).as_py()
-    if max(batch) < newest:
+    place = _places(left)
+    batch, newest = np.array(left.column("batch").to_numpy()), pc.max(rows.column("batch")).as_py()
+    if batch.max() < newest:
         batch[_last(place)] = newest
-    left = _with(left, "sequence", pa.array(place, pa.int64()))
+    left = _with(left, "sequence", pa.array(place, pa.int64(), from_pandas=True))
     return _with(left, "batch", pa.array(batch, pa.int64()))
 
 
-def _places(left: pa.Table) -> list[int | None]:
-    """-n ... -1 for the n rows of each feature's reference, then 0, 1, ...; None for rows that set the grid."""
-    before = left.column("sequence").to_pylist()
-    places: list[int | None] = [None] * len(before)
-    features = np.asarray(left.column("feature").to_pylist())
-    for feature in np.unique(features):
-        mine = [i for i in np.flatnonzero(features == feature) if before[i] is not None]
-        n_reference = sum(before[i] < 0 for i in mine)
-        for number, i in enumerate(mine):
-            places[i] = number - n_reference
-    return places
+def _places(left: pa.Table) -> Reals:
+    """-n ... -1 for the n rows of each feature's reference, then 0, 1, ...; NaN for rows that set the grid.
+
+    Rows come in order of feature and sequence, those without a place last.
+    """
+    before = np.asarray(left.column("sequence").cast(pa.float64()).to_numpy(), dtype=np.float64)
+    codes = left.column("feature").combine_chunks().dictionary_encode().indices.to_numpy()
+    place = np.full(len(before), np.nan)
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(before)], strict=True):
+        n_placed = int(np.isfinite(before[start:end]).sum())
+        place[start : start + n_placed] = np.arange(n_placed) - int((before[start:end] < 0).sum())
+    return place
 
 
-def _last(place: list[int | None]) -> int:
+def _last(place: Reals) -> int:
     """The row that came last; never a feature's row -1, which tells the unit by its batch."""
-    return int(np.argmax([-np.inf if number in (None, -1) else float(number or 0) for number in place]))
+    return int(np.argmax(np.where(np.isnan(place) | (place == -1), -np.inf, place)))
 
 
 def _with(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:

@@ -9,8 +9,10 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.doctor import examine
 from platform_core import layout
 from platform_core.errors import BadRequest, UnknownName
 from platform_core.lineage.plan import Plan, held_plans, keep_plan, plan_withdrawal
@@ -35,6 +38,8 @@ from tests.lineage.conftest import AT, BASIS, GONE, Fleet, copy_of, keys_of, pat
 from tests.lineage.kill import WRITERS, stepping
 
 LATER = AT + timedelta(days=3)
+SENT = "n7v0"
+"""The folder that the patient's scans came in, as the door book has it."""
 CHANGED_OTHERWISE = (layout.WITHDRAWN, layout.WITHDRAWAL, layout.RANK, layout.POOL, layout.SKETCH)
 
 
@@ -80,21 +85,50 @@ def is_of(row: str, words: set[str]) -> bool:
     return any(word in row for word in words)
 
 
-def test_no_file_of_workspace_or_door_holds_anything_of_the_patient(fleet: Fleet) -> None:
-    for table in (layout.STAGE, layout.FEATURE, layout.ARRIVAL, layout.SKETCH):
-        fleet.workspace.lake.compact(table)
-    plan = plan_of(fleet)
-    bases = {base for found in plan.bases.values() for base in found}
-    volumes = {volume_of(fleet, key) for key in plan.keys}
-    paths = {"n7v0"}  # the folder that the scans came in, as the door book has it
-    assert len(plan.keys) == 2
-    assert len(holding(Path(fleet.workspace.uri), {*plan.words, *volumes})) > 20
-    assert holding(fleet.home, bases | paths)
-    done = withdraw(fleet.workspace, plan, at=LATER)
-    assert done.has_ended
-    assert holding(Path(fleet.workspace.uri), {*plan.words, *volumes, *bases, GONE}) == set()
-    assert holding(fleet.home, {*plan.words, *bases, *paths, GONE}) == set()
-    assert held_plans(fleet.workspace) == []
+@dataclass(frozen=True)
+class After:
+    """A fleet from which a patient was withdrawn, and what was there before."""
+
+    fleet: Fleet
+    plan: Plan
+    done: Withdrawn
+    before: dict[str, list[str]]
+    watch: dict[str, Any]
+    words: set[str]
+    """Keys, hashes of volumes and pseudonyms of series."""
+    n_holding: int
+    """Files of the workspace that held one of them."""
+    was_in_door: bool
+
+
+@pytest.fixture(scope="module")
+def after(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[After]:
+    """Tables compacted first, so that earlier versions hold the patient too; changed by no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        fleet = copy_of(made, tmp_path_factory.mktemp("after") / "copy", patch)
+        here = fleet.workspace
+        for table in (layout.STAGE, layout.FEATURE, layout.ARRIVAL, layout.SKETCH):
+            here.lake.compact(table)
+        plan = plan_of(fleet)
+        bases = {base for found in plan.bases.values() for base in found}
+        words = {*plan.words, *bases, *(volume_of(fleet, key) for key in plan.keys)}
+        told: dict[str, Any] = {
+            "before": rows_of_all(here),
+            "watch": json.loads(here.objects.get("watches/north/w.json")),
+            "n_holding": len({name for name, _ in holding(Path(here.uri), words)}),
+            "was_in_door": bool(holding(fleet.home, {SENT})),
+        }
+        yield After(fleet=fleet, plan=plan, done=withdraw(here, plan, at=LATER), words=words, **told)
+
+
+def test_no_file_of_workspace_or_door_holds_anything_of_the_patient(after: After) -> None:
+    assert len(after.plan.keys) == 2
+    assert after.n_holding > 20
+    assert after.was_in_door
+    assert after.done.has_ended
+    assert holding(Path(after.fleet.workspace.uri), {*after.words, GONE}) == set()
+    assert holding(after.fleet.home, {*after.words, SENT, GONE}) == set()
+    assert held_plans(after.fleet.workspace) == []
 
 
 def volume_of(fleet: Fleet, key: str) -> str:
@@ -102,25 +136,22 @@ def volume_of(fleet: Fleet, key: str) -> str:
     return str(rows[0]["volume_sha256"])
 
 
-def test_every_row_of_others_is_as_it_was(fleet: Fleet) -> None:
-    plan, before = plan_of(fleet), rows_of_all(fleet.workspace)
-    withdraw(fleet.workspace, plan, at=LATER)
-    after, words = rows_of_all(fleet.workspace), set(plan.words)
-    for table in before.keys() - set(CHANGED_OTHERWISE):
-        assert after[table] == [row for row in before[table] if not is_of(row, words)], table
+def test_every_row_of_others_is_as_it_was(after: After) -> None:
+    now, words = rows_of_all(after.fleet.workspace), set(after.plan.words)
+    for table in after.before.keys() - set(CHANGED_OTHERWISE):
+        assert now[table] == [row for row in after.before[table] if not is_of(row, words)], table
 
 
-def test_what_is_counted_is_what_was_there(fleet: Fleet) -> None:
-    plan, before = plan_of(fleet), rows_of_all(fleet.workspace)
-    words = set(plan.words)
-    held = {table: sum(is_of(row, words) for row in rows) for table, rows in before.items()}
-    assert dict(plan.n_rows) == {table: n for table, n in held.items() if n}
-    assert plan.n_volumes == 2 * len(plan.keys)
+def test_what_is_counted_is_what_was_there(after: After) -> None:
+    words = set(after.plan.words)
+    held = {table: sum(is_of(row, words) for row in rows) for table, rows in after.before.items()}
+    assert dict(after.plan.n_rows) == {table: n for table, n in held.items() if n}
+    assert after.plan.n_volumes == 2 * len(after.plan.keys)
 
 
-def test_the_sketches_are_those_of_the_patients_who_are_left(fleet: Fleet) -> None:
+def test_the_sketches_are_those_of_the_patients_who_are_left(after: After) -> None:
     """Against the features themselves: sums, counts, and no row that a subtraction would give away."""
-    gone(fleet)
+    fleet = after.fleet
     for site in ("north", "south"):
         features = native(fleet.workspace, site)
         sketches = fleet.workspace.lake.read(layout.SKETCH, pc.field("site") == site).to_pylist()
@@ -207,17 +238,15 @@ def test_an_identifier_that_is_not_here_yet_leaves_a_tombstone(fleet: Fleet) -> 
     assert fleet.workspace.lake.read(layout.WITHDRAWAL).num_rows == 0
 
 
-def test_a_watch_forgets_the_series_and_nothing_else(fleet: Fleet) -> None:
-    before = json.loads(fleet.workspace.objects.get("watches/north/w.json"))
-    keys = plan_of(fleet).keys
-    gone(fleet)
-    after = json.loads(fleet.workspace.objects.get("watches/north/w.json"))
-    assert after == before | {"recent": [seen for seen in before["recent"] if seen[0] not in keys]}
-    assert len(after["recent"]) == len(before["recent"]) - 2
+def test_a_watch_forgets_the_series_and_nothing_else(after: After) -> None:
+    now = json.loads(after.fleet.workspace.objects.get("watches/north/w.json"))
+    left = [seen for seen in after.watch["recent"] if seen[0] not in after.plan.keys]
+    assert now == after.watch | {"recent": left}
+    assert len(left) == len(after.watch["recent"]) - 2
 
 
-def test_the_models_that_saw_the_patient_are_named_with_the_way_to_rebuild(fleet: Fleet) -> None:
-    seen = {one.model: (one.how, one.rebuild) for one in gone(fleet).models}
+def test_the_models_that_saw_the_patient_are_named_with_the_way_to_rebuild(after: After) -> None:
+    seen = {one.model: (one.how, one.rebuild) for one in after.done.models}
     assert seen == {
         "lesion@1": ("trained", "sitedrift train lesion"),
         "lesion@2": ("descended", "sitedrift train lesion && sitedrift run"),
@@ -228,10 +257,9 @@ def test_no_model_is_named_for_a_patient_whom_none_saw(fleet: Fleet) -> None:
     assert gone(fleet, "HOSP-0100", "east").models == ()
 
 
-def test_the_audit_tells_what_went_and_names_nobody(fleet: Fleet) -> None:
-    plan = plan_of(fleet)
-    withdraw(fleet.workspace, plan, at=LATER)
-    (row,) = fleet.workspace.lake.read(layout.WITHDRAWAL).to_pylist()
+def test_the_audit_tells_what_went_and_names_nobody(after: After) -> None:
+    plan = after.plan
+    (row,) = after.fleet.workspace.lake.read(layout.WITHDRAWAL).to_pylist()
     assert (row["sites"], row["n_series"], row["n_volumes"], row["n_left"]) == (["north", "south"], 2, 4, 0)
     assert json.loads(row["n_rows"]) == dict(plan.n_rows)
     assert "ranks of other scans" in row["because"]
@@ -301,9 +329,9 @@ def test_the_door_of_another_site_forgets_when_it_is_called_there(fleet: Fleet, 
             book.with_name(book.name + suffix).rename(away.with_name(away.name + suffix))
     assert gone(fleet).elsewhere == ("south",)
     away.rename(book)
-    assert holding(book.parent, {"n7v0"})
+    assert holding(book.parent, {SENT})
     assert gone(fleet).n_series == 0
-    assert holding(book.parent, {"n7v0"}) == set()
+    assert holding(book.parent, {SENT}) == set()
     assert holding(book.parent, {"n8v0"})
 
 
@@ -325,7 +353,7 @@ def count_steps(patch: pytest.MonkeyPatch, last: int | None = None) -> list[int]
     return taken
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
+@pytest.mark.parametrize("share", [0.02, 0.4, 0.97])
 def test_a_withdrawal_that_is_killed_anywhere_ends_when_it_is_called_again(
     fleet: Fleet, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
@@ -343,7 +371,7 @@ def test_a_withdrawal_that_is_killed_anywhere_ends_when_it_is_called_again(
     assert withdraw(broken.workspace, held, at=LATER).has_ended
     assert rows_of_all(broken.workspace) == whole
     assert holding(Path(broken.workspace.uri), set(plan.words)) == set()
-    assert holding(broken.home, {*plan.words, "n7v0"}) == set()
+    assert holding(broken.home, {*plan.words, SENT}) == set()
 
 
 def test_a_process_that_is_killed_leaves_a_journal_from_which_another_ends(fleet: Fleet) -> None:
@@ -354,12 +382,13 @@ def test_a_process_that_is_killed_leaves_a_journal_from_which_another_ends(fleet
         assert subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
     held = held_plans(fleet.workspace)
     assert held == [plan]
+    assert any("has not ended" in line for line in examine(fleet.workspace.uri))
     call = ["withdraw", "south", "--workspace", fleet.workspace.uri, "--yes"]
     told = CliRunner().invoke(app, call, input=f"{GONE}\n")
     assert "An earlier withdrawal" in told.stderr
     assert held_plans(fleet.workspace) == []
     assert holding(Path(fleet.workspace.uri), set(plan.words)) == set()
-    assert holding(fleet.home, {*plan.words, "n7v0"}) == set()
+    assert holding(fleet.home, {*plan.words, SENT}) == set()
 
 
 def test_an_unknown_site_is_named_and_no_identifier_repeated(fleet: Fleet) -> None:
