@@ -104,7 +104,7 @@ def _acquisition(ask: Questions) -> Verdict | None:
         f"and the task is disturbed: {_disturbance(ask)}" if ask.evidence.is_accepted else "",
         say.label_status(ask.evidence),
         say.explanation(ask.evidence),
-        say.labelled_prevalence(ask.evidence),
+        say.one_class(ask.evidence) or say.labelled_prevalence(ask.evidence),
         say.concept(ask.concept),
     )
     return Verdict(kind="covariate_acquisition", size=worst.distance, explained_by=text)

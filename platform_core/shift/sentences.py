@@ -72,6 +72,17 @@ def labelled_prevalence(evidence: Evidence) -> str:
     return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}) of {_labels(found.n)} are positive"
 
 
+def one_class(evidence: Evidence) -> str:
+    """That illness and hospital are one and the same here, where all labels are of one class and should not be."""
+    found, opinions = evidence.labelled_prevalence, evidence.prevalence
+    if found is None or opinions is None or found.low <= opinions.by_scores.assumed <= found.high:
+        return ""
+    classes = {0.0: "negative", 1.0: "positive"}
+    if found.value not in classes:
+        return ""
+    return f"all {_labels(found.n)} are {classes[found.value]}: prevalence cannot be told apart from site"
+
+
 def misfit(evidence: Evidence) -> str:
     """Why the change of scores is no change of prevalence; nothing if it may be one."""
     opinions = evidence.prevalence

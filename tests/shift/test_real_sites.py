@@ -190,6 +190,8 @@ def test_another_hospital_is_another_acquisition_and_its_prevalence_is_not_told(
     assert verdict.kind == "covariate_acquisition"
     assert verdict.size is not None
     assert verdict.size.value > 0.9
+    assert "label status not determined while acquisition differs" in verdict.explained_by
+    assert "all 20 labels are positive: prevalence cannot be told apart from site" in verdict.explained_by
 
 
 def test_twenty_patients_are_no_verdict_unless_somebody_asks_for_it() -> None:
