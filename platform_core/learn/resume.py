@@ -62,7 +62,7 @@ def unpack(packed: dict[str, Any]) -> Progress:
     """The inverse of `pack`."""
     chance = torch.Generator()
     chance.set_state(packed["chance"])
-    return Progress(**packed | {"chance": chance})
+    return Progress(**packed | {"chance": chance, "total": float(packed["total"])})
 
 
 @dataclass(slots=True, kw_only=True)

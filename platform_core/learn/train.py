@@ -28,6 +28,7 @@ from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.training import Training, labels_of, make, uniform
 from platform_core.learn.transplant import transplant
 from platform_core.manifest.serving import Calibration
+from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
 
 FROM_WEIGHTS = "lp_ft"
@@ -73,6 +74,7 @@ def train_source(workspace: Workspace, target: str, *, run: str, at: datetime, r
         parent=None,
         recipe=recipe,
         calibration=Calibration(logit_offset=log_odds(prevalence), prevalence=prevalence, threshold=settings.threshold),
+        n_left_out={site: _n_of_train(workspace, scans) - len(train.scans)},
         source_weights=source_weights,
     )
     return make(workspace, target, settings, training, run=run, at=at)
@@ -126,6 +128,7 @@ def fine_tune(
         parent=parent.name,
         recipe=recipe,
         calibration=parent.calibration,
+        n_left_out={site: _n_of_train(workspace, own) - len(train.scans)},
     )
     return make(workspace, target, settings, training, run=run, at=at)
 
@@ -169,6 +172,11 @@ def _some(scans: Sequence[Scan], share: float) -> list[Scan]:
 def _load(workspace: Workspace, target: str, scans: Sequence[Scan]) -> Loaded:
     settings = workspace.target(target)
     return load_scans(workspace, scans, settings, framing_of(settings))
+
+
+def _n_of_train(workspace: Workspace, scans: Sequence[Scan]) -> int:
+    """Scans of the train part, whoever else may have them."""
+    return sum(part_of(scan.patient_key, workspace.settings.split) == "train" for scan in scans)
 
 
 def _labelled(scans: Sequence[Scan]) -> list[Scan]:

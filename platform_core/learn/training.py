@@ -3,7 +3,7 @@
 Which scans may be in it is decided in `train.py`, not here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,6 +54,8 @@ class Training:
     """model@version; None if the weights come from nothing."""
     recipe: str
     calibration: Calibration
+    n_left_out: Mapping[str, int]
+    """Per site, labelled scans of the train part that move no weight: unreadable, or of a person who is evaluated."""
     source_weights: SourceWeights | None = None
 
 
@@ -166,7 +168,7 @@ def _calibrated(training: Training, network: Classifier, learn: Learn) -> tuple[
         folded, more = _cross_fitted(training.train, learn)
         scans, logits = [*scans, *folded], np.concatenate([logits, more])
     platt = fit_platt(logits, labels_of(scans), [scan.site for scan in scans])
-    return platt, _metrics(scans, platt.score(logits), training.train.scans)
+    return platt, _metrics(scans, platt.score(logits), training)
 
 
 def _cross_fitted(train: Loaded, learn: Learn) -> tuple[list[Scan], Reals]:
@@ -184,17 +186,20 @@ def _cross_fitted(train: Loaded, learn: Learn) -> tuple[list[Scan], Reals]:
     return scans, np.concatenate(logits)
 
 
-def _metrics(scans: Sequence[Scan], scores: Reals, trained_on: Sequence[Scan]) -> dict[str, dict[str, float]]:
-    """Per site: scans trained on, and log-loss and AUROC on its held-out scans at its own prevalence.
+def _metrics(scans: Sequence[Scan], scores: Reals, training: Training) -> dict[str, dict[str, float]]:
+    """Per site: scans trained on and left out, and log-loss and AUROC on its held-out scans at its own prevalence.
 
     Optimistic by two parameters, slope and intercept, which were fitted on the same scans; the
     gate judges on other patients.
     """
     found: dict[str, dict[str, float]] = {}
+    trained_on = training.train.scans
     for site in sorted({scan.site for scan in trained_on}):
         rows = np.array([scan.site == site for scan in scans], dtype=bool)
         y = labels_of(scans)[rows]
         facts = {"n_train": float(sum(scan.site == site for scan in trained_on)), "n_held_out": float(len(y))}
+        if site in training.n_left_out:
+            facts["n_left_out"] = float(training.n_left_out[site])
         if 0 < y.sum() < len(y):
             p = 1 / (1 + np.exp(-(scores[rows] + log_odds(smoothed_share(y)))))
             facts |= {"log_loss": log_loss(y, p), "auroc": auroc(y, p)}

@@ -76,6 +76,7 @@ def test_a_copy_of_an_evaluated_scan_is_not_trained_on(
     plant("south", 1, patients=[judged], volume_sha256="same")
     made = train_source(with_target, "lesion", run="run", at=AT, recipe="r1")
     assert {key for _, key in trained_on(with_target, made)} == {f"north-s{name}" for name in train[:24]}
+    assert made.metrics["north"]["n_left_out"] == 1
 
 
 def test_all_other_scans_of_such_a_patient_stay_out_too(

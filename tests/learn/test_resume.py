@@ -26,12 +26,12 @@ from platform_core.learn.train import train_source
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.settings import TrainSettings
 from platform_core.storage.local import LocalObjects
-from tests.learn.conftest import Plant
 
 SCRIPT = Path(__file__).with_name("train_in.py")
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 UNFINISHED = "models/lesion/unfinished"
 SETTINGS = TrainSettings(epochs=3, batch_size=4, seed=3)
+Plant = Callable[..., list[str]]
 Choose = Callable[[str, int], list[str]]
 
 

@@ -95,6 +95,13 @@ def test_series_that_were_not_named_are_not_used(
     assert south == set(named)
 
 
+def test_a_scan_that_cannot_be_read_is_counted(with_target: Workspace, plant: Plant, patients_in: Choose) -> None:
+    first, *_ = plant("north", 25, patients=patients_in("train", 25))
+    with_target.objects.put(layout.volume_path("north", "r1", first, 1), b"no image")
+    made = train_source(with_target, "lesion", run="run", at=AT, recipe="r1")
+    assert (made.metrics["north"]["n_train"], made.metrics["north"]["n_left_out"]) == (24, 1)
+
+
 def test_one_class_only_is_refused(with_target: Workspace, plant: Plant, patients_in: Choose) -> None:
     plant("north", 30, patients=patients_in("train", 30), labels=["benign"] * 30)
     with pytest.raises(EmptySample, match="positive patients of north"):
