@@ -221,9 +221,7 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
 
     here = _open(workspace)
     rows, ledger = fleet_rows(here), account(here)
-    watches = {
-        site: [f"{k.watch.scope.stratum}: {k.sentence}" for k in kept_watches(here, site)] for site in here.sites
-    }
+    watches = {site: [f"{k.name}: {k.sentence}" for k in kept_watches(here, site)] for site in here.sites}
     new = {site: newcomer_sentences(here, site) for site in here.sites}
     if as_json:
         told = {site: {"watch": watches[site], "onboarding": new[site]} for site in here.sites}

@@ -138,19 +138,33 @@ def accepted_sample(workspace: Workspace, target: str | None, periods: list[Samp
     A period that an alarm began and that turned out not to matter is accepted as it is. Sound means
     enough patients for a verdict; without any such period it is the first.
     """
-    adapted_on = accepted_days(workspace, periods[0].site, target).get(periods[0].stratum)
-    if adapted_on is not None:
+    accepted = accepted_days(workspace, periods[0].site, target)
+    return sample_of(periods, accepted.images.get(periods[0].stratum), workspace.settings.shift.min_scans)
+
+
+def sample_of(periods: list[Sample], accepted_on: date | None, least: int) -> Sample:
+    """The period that was accepted on a day, else the first with `least` patients, else the first."""
+    if accepted_on is not None:
         # late arrivals can move the borders of periods, so the day is looked up and not the border
-        return next((p for p in periods if p.period_start <= adapted_on <= p.period_end), periods[0])
-    least = workspace.settings.shift.min_scans
+        return next((p for p in periods if p.period_start <= accepted_on <= p.period_end), periods[0])
     return next((sample for sample in periods if sample.n >= least), periods[0])
 
 
-def accepted_days(workspace: Workspace, site: str, target: str | None) -> dict[str, date]:
-    """A day of the period that each stratum was last accepted in by a decision; without those that none was about."""
+@dataclass(frozen=True, slots=True)
+class AcceptedDays:
+    """By stratum, a day of the period that was last accepted by a decision; without strata that none was about."""
+
+    images: dict[str, date]
+    scores: dict[str, date]
+    """A recalibration accepts scores as they are, and says nothing of images."""
+
+
+def accepted_days(workspace: Workspace, site: str, target: str | None) -> AcceptedDays:
+    """Which days decisions have accepted."""
     with workspace.lake.connect([layout.DECISION, layout.FINDING, layout.ALARM]) as db:
         rows = load(HERE, "accepted_periods").run(db, site=site, target=target).to_pylist()
-    return {row["stratum"]: row["period_start"] for row in rows}
+    images = {row["stratum"]: row["period_start"] for row in rows if row["period_start"] is not None}
+    return AcceptedDays(images, {row["stratum"]: row["scored_from"] for row in rows})
 
 
 def feature_values(workspace: Workspace, sample: Sample, recipe: str) -> pa.Table:

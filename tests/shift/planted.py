@@ -1,16 +1,17 @@
 """Hospitals with a planted truth, as rows in a lake: no volume, no network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.manifest.schemas import DECISION
-from platform_core.manifest.serving import Calibration, Serving, change_serving
+from platform_core.manifest.serving import Calibration, Serving, change_serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.storage.tables import rows_of
 
@@ -86,6 +87,21 @@ def accept(workspace: Workspace, site: str, finding_key: str, action: str = "reh
     row = {"site": site, "decision_key": finding_key, "decided_at": AT, "finding_key": finding_key}
     rows = rows_of(DECISION, [row | {"target": "lesion", "action": action, "status": "done", "run": "r"}])
     workspace.lake.append(layout.DECISION, rows, transaction=f"accept/{finding_key}")
+
+
+def serve(workspace: Workspace, site: str, model: str) -> None:
+    """Let a site run another model on the same recipe."""
+    present = current_serving(workspace, site, "lesion")
+    assert present is not None
+    change_serving(workspace, replace(present, model=model), decision_key=None, at=AT, run="r")
+
+
+def score_again(workspace: Workspace, site: str, model: str) -> None:
+    """Scores of another model: those of the first, and a little noise."""
+    rows = workspace.lake.read(layout.PREDICTION, pc.field("site") == site).to_pylist()
+    rng = np.random.default_rng(99)
+    more = [row | {"model": model, "score": row["score"] + 0.1 * rng.normal()} for row in rows]
+    _append(workspace, layout.PREDICTION, f"{site}/{model}", more)
 
 
 def _fill(workspace: Workspace, month: Month) -> None:

@@ -15,7 +15,7 @@ from platform_core.shift.watch.raised import alarm_behind, alarms, first_day
 from platform_core.shift.watch.vigil import alarms_tonight, keep_watch, kept_watches
 from platform_core.shift.watch.wealth import share
 from platform_core.storage.tables import rows_of
-from tests.shift.planted import AT, MONDAY, STRATUM, Month, accept, fill, prepare
+from tests.shift.planted import AT, MODEL, MONDAY, STRATUM, Month, accept, fill, prepare, score_again, serve
 
 ALPHA = 0.05
 NEW_SCANNER = MONDAY + timedelta(days=28 + 14)
@@ -33,9 +33,9 @@ def found(workspace: Workspace, run: str) -> Finding:
 
 @pytest.fixture
 def quiet(workspace: Workspace) -> Workspace:
-    """The accepted month, and half a month like it."""
+    """The accepted month, and half a month like it; noise and score are watched by the patient."""
     ready = prepare(workspace, "a")
-    fill(ready, Month(number=0, n=150), Month(number=1, n=80, days=14))
+    fill(ready, Month(number=0, n=170), Month(number=1, n=80, days=14))
     assert night(ready, "r0") == []
     return ready
 
@@ -82,17 +82,17 @@ def test_a_known_shift_that_persists_alarms_once(alarmed: Workspace) -> None:
 
 
 def test_an_accepted_action_restarts_the_streams_and_spends_alpha(alarmed: Workspace) -> None:
-    (before,) = kept_watches(alarmed, "a")
+    before, _ = kept_watches(alarmed, "a")
     accept(alarmed, "a", found(alarmed, "r1").finding_key)
     fill(alarmed, Month(number=2, n=100, noise_hu=13.0))
     assert night(alarmed, "r2") == []
-    (after,) = kept_watches(alarmed, "a")
+    after, _ = kept_watches(alarmed, "a")
     assert after.since == alarms(alarmed, "a")[0].period_start
-    assert (before.watch.n_opened, after.watch.n_opened) == (0, 1)
+    assert (before.watch.n_opened, after.watch.n_opened) == (0, 2)  # the score has watches of its own: 1 and 3
     n = len(after.watch.streams)
     assert before.watch.threshold == pytest.approx(n / (ALPHA * share(0)))
-    assert after.watch.threshold == pytest.approx(n / (ALPHA * share(1)))
-    assert share(0) + share(1) < 1
+    assert after.watch.threshold == pytest.approx(n / (ALPHA * share(2)))
+    assert sum(share(i) for i in range(1000)) < 1
 
 
 def test_a_second_change_alarms_against_the_accepted_state(alarmed: Workspace) -> None:
@@ -112,7 +112,7 @@ def test_a_new_reference_restates_ranks_once(alarmed: Workspace) -> None:
     accept(alarmed, "a", found(alarmed, "r1").finding_key)
     fill(alarmed, Month(number=2, n=100, noise_hu=13.0))
     night(alarmed, "r2")
-    (kept,) = kept_watches(alarmed, "a")
+    kept, _ = kept_watches(alarmed, "a")
     ranks = alarmed.lake.read(layout.RANK, kept.watch.scope.rows)
     assert set(ranks.column("batch").to_pylist()) == {-1, 0}
     night(alarmed, "r3")
@@ -133,23 +133,60 @@ def test_what_turns_out_not_to_matter_is_accepted_as_it_is(alarmed: Workspace) -
         layout.DECISION, rows_of(DECISION, [about | {"action": "none", "status": "done", "run": "r"}]), transaction="d"
     )
     night(alarmed, "r3")
-    (kept,) = kept_watches(alarmed, "a")
+    kept, _ = kept_watches(alarmed, "a")
     assert kept.since == finding.period_start
     assert not kept.watch.is_closed
 
 
+def test_more_positives_alarm_in_the_score_alone(quiet: Workspace) -> None:
+    fill(quiet, Month(number=1, first_day=14, n=150, prevalence=0.9), Month(number=2, n=150, prevalence=0.9))
+    (told,) = night(quiet, "r1")
+    assert told.startswith("score ")
+    features, score = kept_watches(quiet, "a")
+    assert (features.watch.is_closed, score.watch.is_closed) == (False, True)
+    assert score.name == f"{STRATUM}, score of {MODEL}"
+    assert alarms(quiet, "a")[0].reference == f"{MODEL}/a@{MONDAY}"
+
+
+def test_a_recalibration_accepts_scores_and_not_images(quiet: Workspace) -> None:
+    fill(quiet, Month(number=1, first_day=14, n=150, prevalence=0.9), Month(number=2, n=150, prevalence=0.9))
+    night(quiet, "r1")
+    finding = found(quiet, "r1")
+    accept(quiet, "a", finding.finding_key, action="recalibrate")
+    assert night(quiet, "r2") == []
+    features, score = kept_watches(quiet, "a")
+    assert features.since == MONDAY
+    assert score.since == finding.period_start
+    assert not score.watch.is_closed
+
+
+def test_another_model_is_a_generation_of_its_own_that_is_ranked_once(quiet: Workspace) -> None:
+    features, score = kept_watches(quiet, "a")
+    serve(quiet, "a", "lesion@2")
+    score_again(quiet, "a", "lesion@2")
+    night(quiet, "r1")
+    same, other = kept_watches(quiet, "a")
+    assert same.watch.streams == features.watch.streams
+    assert (score.watch.n_opened, other.watch.n_opened) == (1, 2)
+    assert other.watch.scope.reference == f"lesion@2/a@{MONDAY}"
+    ranks = quiet.lake.read(layout.RANK, other.watch.scope.rows)
+    assert set(ranks.column("batch").to_pylist()) == {-1, 0}
+    night(quiet, "r2")
+    assert quiet.lake.read(layout.RANK, other.watch.scope.rows).num_rows == ranks.num_rows
+
+
 def test_a_late_scan_after_weeks_is_still_ranked(quiet: Workspace) -> None:
-    (before,) = kept_watches(quiet, "a")
+    before, _ = kept_watches(quiet, "a")
     fill(quiet, Month(number=1, first_day=3, n=12, days=2))
     night(quiet, "r1")
-    (after,) = kept_watches(quiet, "a")
+    after, _ = kept_watches(quiet, "a")
     assert after.n_seen == before.n_seen + 12
 
 
 def test_what_was_looked_at_is_not_looked_at_again(quiet: Workspace) -> None:
-    (kept,) = keep_watch(quiet, "a", "lesion", run="r1")
+    kept, _ = keep_watch(quiet, "a", "lesion", run="r1")
     n = quiet.lake.version(layout.RANK)
-    assert keep_watch(quiet, "a", "lesion", run="r2") == [kept]
+    assert keep_watch(quiet, "a", "lesion", run="r2")[0] == kept
     assert quiet.lake.version(layout.RANK) == n
 
 

@@ -19,7 +19,7 @@ def quiet(workspace: Workspace) -> Workspace:
 
 
 def test_a_quiet_site_does_not_alarm_and_says_what_would(quiet: Workspace) -> None:
-    (kept,) = keep_watch(quiet, "a", "lesion", run="r1")
+    kept, _ = keep_watch(quiet, "a", "lesion", run="r1")
     assert not kept.verdict.is_alarm
     assert kept.n_seen == 150
     assert "no change" in kept.sentence
@@ -29,10 +29,10 @@ def test_a_quiet_site_does_not_alarm_and_says_what_would(quiet: Workspace) -> No
 def test_a_noisier_scanner_alarms_and_is_named(quiet: Workspace) -> None:
     keep_watch(quiet, "a", "lesion", run="r1")
     fill(quiet, Month(number=2, n=150, noise_hu=13.0))
-    (kept,) = keep_watch(quiet, "a", "lesion", run="r2")
+    kept, _ = keep_watch(quiet, "a", "lesion", run="r2")
     assert kept.verdict.is_alarm
     assert "noise" in kept.sentence
-    (again,) = keep_watch(quiet, "a", "lesion", run="r3")
+    again, _ = keep_watch(quiet, "a", "lesion", run="r3")
     assert again == kept
 
 
@@ -46,9 +46,9 @@ def test_a_night_without_news_ranks_nothing(quiet: Workspace) -> None:
 def test_night_by_night_is_as_all_at_once(quiet: Workspace) -> None:
     keep_watch(quiet, "a", "lesion", run="r1")
     fill(quiet, Month(number=2, n=120))
-    (kept,) = keep_watch(quiet, "a", "lesion", run="r2")
+    kept, _ = keep_watch(quiet, "a", "lesion", run="r2")
     assert kept.n_seen == 270
-    assert kept_watches(quiet, "a") == [kept]
+    assert kept_watches(quiet, "a")[0] == kept
 
 
 def test_too_few_patients_are_not_watched(workspace: Workspace) -> None:

@@ -7,7 +7,9 @@
 --          $target VARCHAR  NULL before there is a target
 -- returns  stratum VARCHAR
 --          period_start DATE  of the finding behind the latest action that was carried out, or
---                             of the latest period that an alarm began and that turned out not to matter
+--                             of the latest period that an alarm began and that turned out not to matter;
+--                             NULL if the stratum was only recalibrated
+--          scored_from DATE   the same, if a recalibration counts as well: it accepts scores, and not images
 
 WITH
 
@@ -26,12 +28,15 @@ scope AS (
     WHERE site = $site
 )
 
-SELECT stratum, arg_max(period_start, decided_at) AS period_start
+SELECT
+    stratum,
+    arg_max(period_start, decided_at) FILTER (action <> 'recalibrate') AS period_start,
+    arg_max(period_start, decided_at) AS scored_from
 FROM out__decision
 JOIN scope USING (finding_key)
 WHERE site = $site
     AND target IS NOT DISTINCT FROM $target
     AND status = 'done'
-    AND (action IN ('reharmonize', 'fine_tune', 'adapt') OR (action = 'none' AND is_harmless))
+    AND (action IN ('reharmonize', 'fine_tune', 'adapt', 'recalibrate') OR (action = 'none' AND is_harmless))
 GROUP BY stratum
 ORDER BY stratum

@@ -3,6 +3,9 @@
 A watch says at once, and with a promise that holds however often it is asked, that something has changed; it does
 not name the kind. Its alarm begins a period (`raised`), and the finding on that period does.
 
+Two things are watched per stratum: native features, and the score of what the site runs, which alone shows another
+prevalence. Another model or recipe makes other scores: a generation of its own, ranked once from the accepted state on.
+
 A watch alarms once. It is followed by another when a state is accepted: after an action, or when the patients since
 the alarm show nothing that matters. Families of streams share alpha, so every restart makes the next alarm dearer.
 
@@ -20,15 +23,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_core import layout
+from platform_core.errors import EmptySample
+from platform_core.manifest.serving import current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
 from platform_core.settings import ShiftSettings
-from platform_core.shift.samples import Sample, accepted_days, accepted_sample, period_samples
+from platform_core.shift.samples import AcceptedDays, Sample, accepted_days, period_samples, sample_of
+from platform_core.shift.scores import label_and_score_rows
 from platform_core.shift.watch.alarms import SCANS_PER_CHECK, WatchVerdict, advance, catch_up, judge, open_watch
+from platform_core.shift.watch.bets import Step, prevalence_bets
 from platform_core.shift.watch.pools import Scope
 from platform_core.shift.watch.power import Promise, false_alarms_per_year, smallest_shift
 from platform_core.shift.watch.raised import Alarm, alarms, raise_alarm
-from platform_core.shift.watch.ranks import features_of_days, open_reference, rank_rows
+from platform_core.shift.watch.ranks import features_of_days, open_reference, rank_rows, scores_of_days
 from platform_core.shift.watch.streams import Watch, from_facts, to_facts
 
 HERE = "watches"
@@ -36,7 +43,7 @@ LATE_DAYS = 30
 """A series is looked for among those that were taken in up to so many days before the latest that is known."""
 N_NIGHTS = 7
 """Batches of ranks after which the whole manifest is looked through for a series that was measured later than that."""
-ARRIVED = ["series_key", "stratum", "ingested_at"]
+ARRIVED = ["series_key", "stratum", "observed_on", "ingested_at"]
 N_REVEALING = 100
 """Patient-days after a change for which the smallest shift that they reveal is stated."""
 
@@ -57,6 +64,12 @@ class Kept:
     def since(self) -> date:
         """First day of the accepted state."""
         return date.fromisoformat(self.watch.scope.reference.rpartition("@")[2])
+
+    @property
+    def name(self) -> str:
+        """Stratum, and whose score if it is one."""
+        model = watched_in(self.watch.scope).model
+        return f"{self.watch.scope.stratum}{'' if model is None else f', score of {model}'}"
 
     @property
     def verdict(self) -> WatchVerdict:
@@ -87,8 +100,39 @@ class Kept:
             ),
         )
         shown = "no shift up to 3 SD" if least is None else f"a shift of {least:.2f} SD"
-        what = "a feature" if stream.size == SCANS_PER_CHECK else "most features' daily medians"
+        watched = "the score" if watched_in(self.watch.scope).model else "a feature"
+        what = watched if stream.size == SCANS_PER_CHECK else f"the daily median of {watched}"
         return f"{self.verdict.sentence}; {N_REVEALING} patient-days would reveal {shown} of {what}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What of a scan is watched: its native features, or its score by what the site runs."""
+
+    model: str | None = None
+    """`model@version`; None for features."""
+    recipe: str = layout.NATIVE
+
+    def scope(self, accepted: Sample) -> Scope:
+        """Its scope against an accepted state."""
+        name = f"{accepted.site}@{accepted.period_start}"
+        reference = name if self.model is None else f"{self.model}/{name}"
+        return Scope(site=accepted.site, stratum=accepted.stratum, recipe=self.recipe, reference=reference)
+
+    def values(self, workspace: Workspace, scope: Scope, keys: Sequence[str]) -> pa.Table:
+        """Of some series and of all others of their days."""
+        if self.model is None:
+            return features_of_days(workspace, scope.site, scope.stratum, keys, self.recipe)
+        return scores_of_days(workspace, scope.site, scope.stratum, keys, model=self.model, recipe=self.recipe)
+
+    def accepted(self, days: AcceptedDays) -> dict[str, date]:
+        """The days on which it was accepted as it is."""
+        return days.images if self.model is None else days.scores
+
+
+def watched_in(scope: Scope) -> Watched:
+    """What a scope is about."""
+    return Watched(model=scope.reference.rpartition("/")[0] or None, recipe=scope.recipe)
 
 
 def keep_watch(
@@ -100,23 +144,26 @@ def keep_watch(
     period that was adapted to, with what is left of alpha. What alarms is written to `out__alarm`, once.
 
     Args:
-        workspace: Where features lie, and where ranks and watches are kept.
+        workspace: Where features and scores lie, and where ranks and watches are kept.
         site: The site.
-        target: Whose accepted periods count; None before there is a target.
+        target: Whose accepted periods and scores count; None before there is a target.
         run: The run.
         at: The moment, UTC, that an alarm is dated with.
     """
     every = _every_watch(workspace, site)
     arrived = _arrived(workspace, site, every)
-    chosen = _going_on(every, accepted_days(workspace, site, target), arrived)
+    serving = None if target is None else current_serving(workspace, site, target)
+    about = [Watched(), *([] if serving is None else [Watched(model=serving.model, recipe=serving.recipe)])]
+    days = accepted_days(workspace, site, target)
+    chosen = _going_on(every, about, days, arrived)
     if chosen is None:
-        return _look_through(workspace, site, target, arrived, run, at)
+        return _look_through(workspace, site, target, about, days, arrived, run, at)
     kept = []
     for before in chosen:
-        due = arrived.filter(pc.equal(arrived.column("stratum"), before.watch.scope.stratum))
-        now = _taken_in(workspace, before, due.column("series_key").to_pylist(), due, run)
+        mine = _unseen(before, arrived)
+        now = _taken_in(workspace, before, mine.column("series_key").to_pylist(), mine, run)
         if now.watch.is_closed and not before.watch.is_closed:
-            return _look_through(workspace, site, target, arrived, run, at)
+            return _look_through(workspace, site, target, about, days, arrived, run, at)
         kept.append(now)
     return kept
 
@@ -131,9 +178,10 @@ def alarms_tonight(
 
 
 def kept_watches(workspace: Workspace, site: str) -> list[Kept]:
-    """The latest watch of every stratum of a site, as it was left by the last run, in the order of strata."""
-    latest = {kept.watch.scope.stratum: kept for kept in _every_watch(workspace, site)}
-    return [kept for _, kept in sorted(latest.items())]
+    """The latest watches of every stratum, on features and on scores, as the last run has left them."""
+    every = _every_watch(workspace, site)
+    latest = {(one.watch.scope.stratum, watched_in(one.watch.scope).model is not None): one for one in every}
+    return [kept for _, kept in sorted(latest.items(), key=lambda item: item[0])]
 
 
 def promise_of(settings: ShiftSettings, n_sites: int) -> str:
@@ -151,65 +199,108 @@ def _every_watch(workspace: Workspace, site: str) -> list[Kept]:
 
 
 def _arrived(workspace: Workspace, site: str, every: Sequence[Kept]) -> pa.Table:
-    """Series that no watch has looked at yet, of those that were taken in lately; all before there is a watch."""
+    """Series that were taken in lately; all before there is a watch."""
     where = (pc.field("site") == site) & pc.field("volume_uri").is_valid()
     known = [kept.until for kept in every if kept.until is not None]
     if known:
         where &= pc.field("ingested_at") >= pa.scalar(max(known) - timedelta(days=LATE_DAYS))
-    rows = workspace.lake.read(layout.SERIES, where, ARRIVED)
-    seen = pa.array([key for kept in every for key, _ in kept.recent], pa.string())
-    return rows.filter(pc.invert(pc.is_in(rows.column("series_key"), seen)))
+    return workspace.lake.read(layout.SERIES, where, ARRIVED)
 
 
-def _going_on(every: Sequence[Kept], accepted: dict[str, date], arrived: pa.Table) -> list[Kept] | None:
+def _unseen(kept: Kept, arrived: pa.Table) -> pa.Table:
+    """Series of its stratum that a watch has not looked at; none from before its accepted state."""
+    is_mine = (pc.field("stratum") == kept.watch.scope.stratum) & (pc.field("observed_on") >= pa.scalar(kept.since))
+    seen = pa.array([key for key, _ in kept.recent], pa.string())
+    return arrived.filter(is_mine & ~pc.field("series_key").isin(seen))
+
+
+def _going_on(
+    every: Sequence[Kept], about: Sequence[Watched], days: AcceptedDays, arrived: pa.Table
+) -> list[Kept] | None:
     """The watches that go on as they are; None if the periods must be read: one is missing, or it is time to look."""
-    chosen: dict[str, Kept] = {}
-    for kept in every:  # the first of a stratum, until a decision accepts another state
-        stratum = kept.watch.scope.stratum
-        if kept.since == accepted[stratum] if stratum in accepted else stratum not in chosen:
-            chosen[stratum] = kept
+    chosen: dict[tuple[str, Watched], Kept] = {}
+    for kept in every:  # the first of its kind, until a decision accepts another state
+        key = kept.watch.scope.stratum, watched_in(kept.watch.scope)
+        day = key[1].accepted(days).get(key[0])
+        if key[1] in about and (key not in chosen if day is None else kept.since == day):
+            chosen[key] = kept
     is_time = any(kept.watch.n_batches % N_NIGHTS == 0 for kept in chosen.values())
-    wanted = {*accepted, *pc.unique(arrived.column("stratum")).to_pylist()}
-    return None if is_time or not chosen or wanted - chosen.keys() else [chosen[stratum] for stratum in sorted(chosen)]
+    strata = {*days.images, *days.scores, *pc.unique(arrived.column("stratum")).to_pylist()}
+    wanted = [(stratum, one) for stratum in sorted(strata) for one in about]
+    return None if is_time or any(key not in chosen for key in wanted) else [chosen[key] for key in wanted]
 
 
 def _look_through(
-    workspace: Workspace, site: str, target: str | None, arrived: pa.Table, run: str, at: datetime | None
+    workspace: Workspace,
+    site: str,
+    target: str | None,
+    about: Sequence[Watched],
+    days: AcceptedDays,
+    arrived: pa.Table,
+    run: str,
+    at: datetime | None,
 ) -> list[Kept]:
     """As `keep_watch`, from all the site's periods."""
     modality = None if target is None else workspace.target(target).modality
-    settings = workspace.settings.shift
+    least = workspace.settings.shift.min_scans
     kept = []
     for stratum, periods in period_samples(workspace, site, modality).items():
-        accepted = accepted_sample(workspace, target, periods)
-        before = _watch_of(workspace, accepted, settings, run) if accepted.n >= settings.min_scans else None
-        if before is None:
-            continue
-        scope = before.watch.scope
-        known = set(pc.unique(workspace.lake.read(layout.RANK, scope.rows, ["series_key"])["series_key"]).to_pylist())
-        later = [sample for sample in periods if sample.period_start >= accepted.period_start]
-        due = [key for sample in later for key in sample.keys if key not in known]
-        mine = arrived.filter(pc.equal(arrived.column("stratum"), stratum))
-        now = _taken_in(workspace, before, due, mine, run, known)
-        if now.watch.is_closed:
-            raise_alarm(workspace, now.verdict, periods, accepted, run=run, at=at)
-        kept.append(now)
+        for one in about:
+            accepted = sample_of(periods, one.accepted(days).get(stratum), least)
+            before = _watch_of(workspace, one, accepted, target, run) if accepted.n >= least else None
+            if before is not None:
+                kept.append(_looked_through(workspace, before, accepted, periods, arrived, run, at))
     return kept
 
 
-def _watch_of(workspace: Workspace, accepted: Sample, settings: ShiftSettings, run: str) -> Kept | None:
-    """The watch against an accepted state, opened if need be; None if too few of its features are known."""
-    scope = Scope(site=accepted.site, stratum=accepted.stratum, reference=f"{accepted.site}@{accepted.period_start}")
+def _looked_through(
+    workspace: Workspace,
+    before: Kept,
+    accepted: Sample,
+    periods: list[Sample],
+    arrived: pa.Table,
+    run: str,
+    at: datetime | None,
+) -> Kept:
+    """A watch with all series of the accepted period and later that have no rank; its alarm is written."""
+    scope = before.watch.scope
+    rows = workspace.lake.read(layout.RANK, scope.rows, ["series_key"])
+    known = set(pc.unique(rows.column("series_key")).to_pylist())
+    later = [sample for sample in periods if sample.period_start >= accepted.period_start]
+    due = [key for sample in later for key in sample.keys if key not in known]
+    now = _taken_in(workspace, before, due, _unseen(before, arrived), run, known)
+    if now.watch.is_closed:
+        raise_alarm(workspace, now.verdict, periods, accepted, run=run, at=at)
+    return now
+
+
+def _watch_of(workspace: Workspace, one: Watched, accepted: Sample, target: str | None, run: str) -> Kept | None:
+    """The watch against an accepted state, opened if need be; None if too little of it is known."""
+    scope = one.scope(accepted)
     path = _path(scope)
     if workspace.objects.exists(path):
         return _read(workspace, path)
-    values = features_of_days(workspace, accepted.site, accepted.stratum, accepted.keys, layout.NATIVE)
-    n_written = open_reference(workspace, scope, values, run=run)
+    n_written = open_reference(workspace, scope, one.values(workspace, scope, accepted.keys), run=run)
     if not n_written and not workspace.lake.read(layout.RANK, scope.rows, ["sequence"]).num_rows:
         return None
     n_opened = len(workspace.objects.list(f"{HERE}/{scope.site}"))
-    watch = open_watch(workspace, scope, alpha=settings.alpha, n_opened=n_opened)
+    steps = {} if one.model is None or target is None else _bets_on_prevalence(workspace, target, one.model)
+    alpha = workspace.settings.shift.alpha
+    watch = open_watch(workspace, scope, alpha=alpha, n_opened=n_opened, steps=steps)
     return Kept(watch=watch, n_reference=accepted.n)
+
+
+def _bets_on_prevalence(workspace: Workspace, target: str, model: str) -> dict[str, tuple[Step, ...]]:
+    """More bets on the score, from the held-out labelled patients of the model's reference; none with too few."""
+    source = workspace.target(target).source_site
+    serving = current_serving(workspace, source, target)
+    if serving is None:
+        return {}
+    known = label_and_score_rows(workspace, source, target, model, serving.recipe, part="evaluation")
+    try:
+        return {"score": prevalence_bets(known.score, known.y)}
+    except EmptySample:
+        return {}
 
 
 def _taken_in(
@@ -218,7 +309,7 @@ def _taken_in(
     """Rank what is due, take in the ranks, and keep what is known now; what has no features yet is asked again."""
     scope, watch, looked_at = kept.watch.scope, kept.watch, set(arrived.column("series_key").to_pylist())
     if due and not watch.is_closed:
-        values = features_of_days(workspace, scope.site, scope.stratum, due, scope.recipe)
+        values = watched_in(scope).values(workspace, scope, due)
         looked_at &= {*known, *pc.unique(values.column("series_key")).to_pylist()}
         rows = rank_rows(workspace, scope, values, run=run)
         is_next = rows.num_rows and rows.column("batch")[0].as_py() == watch.n_batches
