@@ -67,6 +67,8 @@ class Evidence:
     from_reference: tuple[FeatureShift, ...] = ()
     """Harmonized features against the source domain: how far is it still?"""
     headers: tuple[HeaderChange, ...] = ()
+    on_known_scanners: float = 0.0
+    """Share of patients on a scanner model that those compared with were on, [0, 1]."""
     score: FeatureShift | None = None
     """Scores against those of the reference's held-out patients; None before there is a model."""
     embedding: MmdTest | None = None
@@ -128,6 +130,7 @@ def evidence_of(material: Material, statistics: Collection[str] = tuple(STATISTI
         native=_compared(material.reference, material.current, statistics),
         from_reference=_compared(material.reference_harmonized, material.harmonized, statistics),
         headers=_headers(material),
+        on_known_scanners=_on_known_scanners(material),
         score=_score(material, statistics),
         embedding=_embedding(material),
         prevalence=prevalence,
@@ -204,6 +207,15 @@ def _embedding(material: Material) -> MmdTest | None:
     if min(len(there), len(here)) < 2 or there.embedding.shape[1] != here.embedding.shape[1]:
         return None
     return mmd_test(there.embedding, here.embedding)
+
+
+def _on_known_scanners(material: Material) -> float:
+    base = material.reference if material.is_accepted else material.accepted
+    here = material.current.fields.get("scanner_model", ())
+    if base is None or not here:
+        return 0.0
+    known = set(base.fields.get("scanner_model", ())) - {None}
+    return sum(scanner in known for scanner in here) / len(here)
 
 
 def _headers(material: Material) -> tuple[HeaderChange, ...]:

@@ -42,8 +42,7 @@ def acquisition(evidence: Evidence, worst: FeatureShift) -> str:
     if evidence.headers and evidence.headers[0].share >= WORTH_NAMING:
         cause = evidence.headers[0]
         return f"{text} with {cause.field} {cause.value!r} unseen before ({cause.share:.0%} of patients)"
-    found = evidence.explanation
-    return f"{text} on scanners seen before" if found is not None and _knows_scanners(evidence) else text
+    return f"{text} on scanners seen before" if _is_on_same_scanners(evidence) else text
 
 
 def explanation(evidence: Evidence) -> str:
@@ -158,9 +157,10 @@ def too_few(where: str, found: int, least: int) -> str:
     return f"{where} has {patients}; a verdict needs {least}"
 
 
-def _knows_scanners(evidence: Evidence) -> bool:
+def _is_on_same_scanners(evidence: Evidence) -> bool:
     found = evidence.explanation
-    return found is not None and not evidence.headers and found.explained < WORTH_NAMING
+    is_unexplained = found is not None and found.explained < WORTH_NAMING
+    return is_unexplained and evidence.on_known_scanners > 1 - WORTH_NAMING
 
 
 def _interval(found: PrevalenceEstimate) -> str:

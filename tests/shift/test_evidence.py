@@ -267,3 +267,10 @@ def test_a_repeated_scanner_tells_another_mix_of_scanners_from_other_patients(be
     assert found.kind == kind
     assert "scanner_model 'S2'" in found.explained_by
     assert ("acquisition is as before" in found.explained_by) == (kind == "covariate_case_mix")
+
+
+@pytest.mark.parametrize(("scanner", "is_said"), [("S1", True), ("S2", False), (None, False)])
+def test_that_a_scanner_was_seen_before_is_said_only_of_scanners_that_were(scanner: str | None, is_said: bool) -> None:
+    made = world(Site(noise=0.8))
+    current = replace(made.current, fields={"scanner_model": (scanner,) * len(made.current)})
+    assert ("on scanners seen before" in verdict(replace(made, current=current)).explained_by) == is_said
