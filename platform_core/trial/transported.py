@@ -1,7 +1,7 @@
 """Show the labelled reference through a shifted site's scanner, and score it as that site's scans are scored."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ from platform_core.provenance import digest
 from platform_core.shift.diagnosis import diagnose
 from platform_core.shift.evidence import evidence_of
 from platform_core.shift.inputs import Inputs, Reference, material_of, read_inputs
+from platform_core.shift.stage import findings
 from platform_core.storage.tables import rows_of
 from platform_core.trial.walk import See
 
@@ -81,15 +82,16 @@ def show_reference(workspace: Workspace, site: str, target: str, *, run: str) ->
         UnknownName: If there is no such target.
     """
     workspace.target(target)
-    found = (_show(inputs, run) for inputs in read_inputs(workspace, site, target))
+    kinds = {finding.finding_key: finding.kind for finding in findings(workspace, site)}
+    found = (_show(inputs, kinds, run) for inputs in read_inputs(workspace, site, target))
     return [shown for shown in found if shown is not None]
 
 
-def _show(inputs: Inputs, run: str) -> Shown | None:
+def _show(inputs: Inputs, kinds: Mapping[str, str], run: str) -> Shown | None:
     if inputs.serving is None or inputs.reference is None or inputs.is_reference:
         return None
     bench = _Bench(inputs=inputs, serving=inputs.serving, reference=inputs.reference)
-    if not bench.can_be_shown or bench.is_known or not _has_moved(inputs):
+    if not bench.can_be_shown or bench.is_known or not _has_moved(inputs, kinds):
         return None
     rows = [bench.facts | {"run": run} | row for row in _rows(bench)]
     inputs.workspace.lake.append(
@@ -104,9 +106,12 @@ def _show(inputs: Inputs, run: str) -> Shown | None:
     )
 
 
-def _has_moved(inputs: Inputs) -> bool:
-    verdict = diagnose(evidence_of(material_of(inputs)), inputs.workspace.settings.shift)
-    return verdict.kind in MOVED
+def _has_moved(inputs: Inputs, kinds: Mapping[str, str]) -> bool:
+    """As the finding says, if there is one of these inputs; else as it would."""
+    known = kinds.get(inputs.key)
+    if known is not None:
+        return known in MOVED
+    return diagnose(evidence_of(material_of(inputs), ("ks",)), inputs.workspace.settings.shift).kind in MOVED
 
 
 @dataclass(frozen=True, kw_only=True)
