@@ -109,6 +109,32 @@ def plan_withdrawal(workspace: Workspace, site: str, patient_id: str, *, run: st
     return _with_what_is_touched(workspace, door, plan)
 
 
+def renewed(workspace: Workspace, plan: Plan) -> Plan:
+    """The plan with whatever came, or was merged, since it was made; what it names stays in it.
+
+    To be asked when no run can take in more: a person may have thought about the question for a while.
+    """
+    door = open_door(workspace)
+    patients = tuple(sorted({key for known in plan.patient_keys for key in _one_person(workspace, known)}))
+    stones = tuple(sorted(door.tombstone(key) for key in patients))
+    now = _with_what_is_touched(workspace, door, replace(plan, patient_keys=patients, tombstones=stones))
+    tables = plan.n_rows.keys() | now.n_rows.keys()
+    models = {seen.model: seen for seen in (*now.models, *plan.models)}
+    scopes = {tuple(scope[name] for name in SCOPE): scope for scope in (*plan.scopes, *now.scopes)}
+    return replace(
+        now,
+        series=_both(plan.series, now.series),
+        bases=_both(plan.bases, now.bases),
+        days=_both(plan.days, now.days),
+        arrivals=tuple(sorted({*plan.arrivals, *now.arrivals})),
+        elsewhere=tuple(sorted({*plan.elsewhere, *now.elsewhere} - books_here(workspace, door).keys())),
+        scopes=tuple(scopes[name] for name in sorted(scopes)),
+        n_rows={table: max(plan.n_rows.get(table, 0), now.n_rows.get(table, 0)) for table in sorted(tables)},
+        n_volumes=max(plan.n_volumes, now.n_volumes),
+        models=tuple(models[name] for name in sorted(models)),
+    )
+
+
 def held_plans(workspace: Workspace) -> list[Plan]:
     """Withdrawals that were begun at this door and have not ended, oldest first."""
     folder = _folder(open_door(workspace))
@@ -186,6 +212,11 @@ def volumes_of(workspace: Workspace, plan: Plan) -> list[str]:
     return [path for path in workspace.objects.list(layout.VOLUMES) if wanted & words_of(path)] if wanted else []
 
 
+def _both(one: Mapping[str, Sequence[str]], other: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    sites = sorted(one.keys() | other.keys())
+    return {site: tuple(sorted({*one.get(site, ()), *other.get(site, ())})) for site in sites}
+
+
 def _one_person(workspace: Workspace, key: str) -> tuple[str, ...]:
     """Every key that readers see as the same patient."""
     rows = sorted(workspace.lake.read(layout.PATIENT_MERGE).to_pylist(), key=lambda row: int(row["epoch"]))
@@ -255,7 +286,7 @@ def _n_rows(workspace: Workspace, plan: Plan) -> dict[str, int]:
         chosen = chosen_rows(plan, table, schema.names)
         if chosen:
             n[table] = workspace.lake.read(table, met(chosen), [next(iter(chosen[0]))]).num_rows
-    return {table: count for table, count in n.items() if count}
+    return {table: count for table, count in sorted(n.items()) if count}
 
 
 def _folder(door: Door) -> Path:

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 OF_SCORES = ("score", "label", "embedding")
 
 
-def recount(workspace: Workspace, site: str, days: Sequence[date], *, run: str) -> int:
-    """Count the sketches of a site's days anew from what the tables hold now; returns the rows written.
+def recount(workspace: Workspace, site: str, days: Sequence[date], *, run: str, work: str) -> int:
+    """Count the sketches of a site's days anew from what the tables hold now; returns the rows that gave way.
+
+    `work` names the writes; the same work is done once.
 
     Cells of scores and labels are counted by the model that their reference names; where there is none by that name,
     those of these days are left out.
@@ -39,7 +41,7 @@ def recount(workspace: Workspace, site: str, days: Sequence[date], *, run: str) 
     bases = sorted({(row["recipe"], row["reference"]) for row in rows})
     scored = {(row["recipe"], row["reference"]) for row in rows if row["feature"].startswith(OF_SCORES)}
     found = [_basis(workspace, *names, is_scored=names in scored) for names in bases]
-    return sum(_recount(workspace, site, days, basis, run) for basis in found)
+    return sum(_recount(workspace, site, days, basis, run, work) for basis in found)
 
 
 def _basis(workspace: Workspace, recipe: str, reference: str, *, is_scored: bool) -> Basis:
@@ -52,7 +54,7 @@ def _basis(workspace: Workspace, recipe: str, reference: str, *, is_scored: bool
     return Basis(reference=reference, recipe=recipe)
 
 
-def _recount(workspace: Workspace, site: str, days: Sequence[date], basis: Basis, run: str) -> int:
+def _recount(workspace: Workspace, site: str, days: Sequence[date], basis: Basis, run: str, work: str) -> int:
     chosen: Chosen = {"site": [site], "recipe": [basis.recipe], "reference": [basis.reference], "day": days}
 
     def change(present: pa.Table) -> pa.Table:
@@ -62,7 +64,7 @@ def _recount(workspace: Workspace, site: str, days: Sequence[date], basis: Basis
         cells = _count(workspace, site, days, basis) or _nothing(cells_of(present))
         return rows_of(SKETCH, [about | row_of(key, sketch) for key, sketch in sorted(cells.items(), key=_by_key)])
 
-    name = f"withdraw/{run}/{site}/{basis.recipe}/{basis.reference}"
+    name = f"{work}/{site}/{basis.recipe}/{basis.reference}"
     return workspace.lake.replace(layout.SKETCH, chosen, change, transaction=name)
 
 

@@ -24,6 +24,7 @@ from platform_core.lineage.plan import (
     chosen_rows,
     drop_plan,
     keep_plan,
+    renewed,
     volumes_of,
 )
 from platform_core.lineage.seen import Seen, shorten_references
@@ -85,6 +86,9 @@ def withdraw(workspace: Workspace, plan: Plan, *, at: datetime) -> Withdrawn:
     keep_plan(workspace, plan)
     leave_tombstones(workspace, plan.tombstones, run=plan.run, at=at)
     with _alone(workspace, plan) as books:
+        plan = renewed(workspace, plan)
+        keep_plan(workspace, plan)
+        leave_tombstones(workspace, plan.tombstones, run=plan.run, at=at)
         shorten_references(workspace, plan.keys)
         _remove_objects(workspace, plan)
         _close_up_ranks(workspace, plan)
@@ -93,7 +97,7 @@ def withdraw(workspace: Workspace, plan: Plan, *, at: datetime) -> Withdrawn:
         for table in (*(name for name in workspace.lake.schemas if name not in (*LAST, *COUNTED_ANEW)), *LAST):
             _erase(workspace, plan, table)
         for site, days in plan.days.items():
-            recount(workspace, site, [date.fromisoformat(day) for day in days], run=plan.run)
+            recount(workspace, site, [date.fromisoformat(day) for day in days], run=plan.run, work=_work(plan))
         sweep(workspace, before=at - LEFT_AFTER)
         for site, book in books.items():
             _clear_book(workspace, site, book, plan)
@@ -109,6 +113,11 @@ def withdraw(workspace: Workspace, plan: Plan, *, at: datetime) -> Withdrawn:
         elsewhere=plan.elsewhere,
         models=plan.models,
     )
+
+
+def _work(plan: Plan) -> str:
+    """What names the writes of a withdrawal: other series, other writes."""
+    return f"withdraw/{plan.run}/{digest(list(plan.keys))}"
 
 
 @contextmanager
@@ -147,7 +156,7 @@ def _forget_in_watches(workspace: Workspace, plan: Plan) -> None:
 def _close_up_ranks(workspace: Workspace, plan: Plan) -> None:
     for scope in plan.scopes:
         chosen = {name: [value] for name, value in scope.items()}
-        name = f"withdraw/{plan.run}/{digest(dict(scope))}"
+        name = f"{_work(plan)}/{digest(dict(scope))}"
         workspace.lake.erase(layout.POOL, [chosen])
         change = partial(ranks.without, keys=plan.keys)
         workspace.lake.replace(layout.RANK, chosen, change, transaction=name, gone=[{"series_key": plan.keys}])

@@ -1,6 +1,5 @@
 """A small fleet that has seen everything: three sites, two of which share patients, with all that a run leaves."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ from platform_core.settings import SiteSettings
 from platform_core.shift.sketch.patient_days import Basis
 from platform_core.shift.sketch.references import freeze_reference
 from platform_core.shift.sketch.sketches import sketch_shard
+from platform_core.shift.watch import vigil
+from platform_core.shift.watch.alarms import open_watch
 from platform_core.shift.watch.pools import Scope, pools_of, read_counts, write_pools
 from platform_core.shift.watch.ranks import _read_ranks, features_of_days, open_reference, rank_new
 from platform_core.storage.tables import rows_of
@@ -58,7 +59,7 @@ high = 1000.0
 evaluation = 0.01
 validation = 0.01
 """
-N_PATIENTS = {"north": 22, "south": 5, "east": 4}
+N_PATIENTS = {"north": 22, "south": 5, "east": 2}
 
 
 @dataclass(frozen=True)
@@ -221,10 +222,11 @@ def build(place: Path, *, without: str | None = None) -> Workspace:
         serving = Serving(site=site, target="lesion", model="lesion@1", recipe="native", calibration=EVEN, epoch=-1)
         change_serving(here, serving, decision_key="d1" if site == "south" else None, at=AT, run="r")
     decide(here)
-    seen = [[key, "2026-03-01"] for site in N_PATIENTS for key in keys_of(here, site)]
-    here.objects.put("watches/north/w.json", json.dumps({"recent": seen, "watch": {"n_batches": 3}}).encode())
     order = [key for patient in patients_of("north", without=without) for key in keys_of(here, "north", patient)]
-    rank(here, "north", order[-12:], order[:-12])
+    scope = rank(here, "north", order[-12:], order[:-12])
+    watch = open_watch(here, scope, alpha=0.05, n_opened=0)
+    seen = tuple((key, AT.date()) for site in ("north", "south") for key in keys_of(here, site))
+    vigil._write(here, vigil.Kept(watch=watch, n_reference=12, until=AT, recent=seen))
     return here
 
 
