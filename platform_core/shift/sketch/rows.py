@@ -30,6 +30,7 @@ N_FINE = 1024
 BLOCK = 32_768
 """Values worked on at a time, so that they stay in the processor's cache."""
 N_BATCH = 131_072
+BUFFER_BYTES = 65_536
 STRATUM = "all"
 """Rows have one stratum: strata are never mixed, so the caller has chosen one."""
 
@@ -88,7 +89,7 @@ def count_rows(source: ds.Dataset | pa.Table, grids: Mapping[str, Grid], *, by: 
         batch_readahead=0,
         fragment_readahead=0,
         use_threads=False,
-        fragment_scan_options=None if isinstance(source, pa.Table) else ds.ParquetFragmentScanOptions(pre_buffer=False),
+        fragment_scan_options=None if isinstance(source, pa.Table) else _a_little_at_a_time(),
     )
     for batch in scanner.to_batches():
         unit = _units(batch.column(0), places)
@@ -128,6 +129,11 @@ def compare_rows(counts: RowCounts, pairs: Iterable[tuple[str, str]], *, n_coars
         db.register("totals_of_all", totals)
         skipped = load(HERE, "skipped").run(db, least=2).cast(SKIPPED)
     return SketchComparison(rows, skipped)
+
+
+def _a_little_at_a_time() -> ds.ParquetFragmentScanOptions:
+    """Of a file, whole column chunks would be copied through memory first: a third more processor time, measured."""
+    return ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=BUFFER_BYTES)
 
 
 def _units(column: pa.Array, places: dict[str, int]) -> Wholes:
