@@ -70,7 +70,7 @@ def nights_after(n_days: int, seed: int) -> Numbers:
         keep_watch(workspace, SITE, None, run="history")
         nights, checks = [], []
         for night in range(n_days, n_days + M12["nights"]):
-            (before,) = kept_watches(workspace, SITE)
+            before = kept_watches(workspace, SITE)[0]
             take_in(workspace, rng, night, night + 1)
             nights.append(_timed(partial(keep_watch, workspace, SITE, None, run=f"night{night}")))
             checks.append(_timed(partial(check, workspace, before.watch)))
@@ -179,30 +179,35 @@ def _ranks(workspace: Workspace) -> tuple[list[Any], list[Any]]:
     from platform_core.queries import load
     from platform_core.shift.watch.vigil import kept_watches
 
-    (kept,) = kept_watches(workspace, "b")
-    scope = kept.watch.scope
-    with workspace.lake.connect([layout.RANK]) as db:
-        rows = load("platform_core.shift.watch", "audit").run(
-            db, site=scope.site, stratum=scope.stratum, recipe=scope.recipe, reference=scope.reference, since=0
-        )
-    return rows.column("written").to_pylist(), rows.column("expected").to_pylist()
+    written, expected = [], []
+    for kept in kept_watches(workspace, "b"):
+        scope = kept.watch.scope
+        with workspace.lake.connect([layout.RANK]) as db:
+            rows = load("platform_core.shift.watch", "audit").run(
+                db, site=scope.site, stratum=scope.stratum, recipe=scope.recipe, reference=scope.reference, since=0
+            )
+        written += rows.column("written").to_pylist()
+        expected += rows.column("expected").to_pylist()
+    return written, expected
 
 
 def _watches(workspace: Workspace) -> tuple[list[Any], list[Any]]:
-    """The watch as it was kept month by month, and opened anew from `core__rank` alone, all at once."""
+    """The watches as they were kept month by month, and opened anew from `core__rank` alone, all at once."""
     from platform_core.shift.watch.alarms import catch_up, judge, open_watch
     from platform_core.shift.watch.streams import to_json
     from platform_core.shift.watch.vigil import kept_watches
 
-    (kept,) = kept_watches(workspace, "b")
+    kept = [each.watch for each in kept_watches(workspace, "b")]
     for path in workspace.objects.list("watches"):
         workspace.objects.delete(path)
-    watch = kept.watch
-    opened = open_watch(workspace, watch.scope, alpha=watch.alpha, n_opened=watch.n_opened)
-    again = catch_up(workspace, opened)
-    alarms = [[verdict.is_alarm, verdict.alarmed_on, verdict.carriers] for verdict in (judge(watch), judge(again))]
-    assert alarms[0][0], "the planted change was not found: an audit of no alarm proves little"
-    return [to_json(watch), alarms[0]], [to_json(again), alarms[1]]
+    again = []
+    for watch in kept:
+        steps = {stream.feature: stream.steps for stream in watch.streams}
+        opened = open_watch(workspace, watch.scope, alpha=watch.alpha, n_opened=watch.n_opened, steps=steps)
+        again.append(catch_up(workspace, opened))
+    assert any(judge(watch).is_alarm for watch in kept), "the planted change was not found: this audits no alarm"
+    told, repeated = ([str(judge(watch)) for watch in watches] for watches in (kept, again))
+    return [*map(to_json, kept), *told], [*map(to_json, again), *repeated]
 
 
 def _findings(workspace: Workspace) -> Iterator[tuple[str, list[Any], list[Any]]]:
