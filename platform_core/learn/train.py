@@ -68,6 +68,7 @@ def train_source(workspace: Workspace, target: str, *, run: str, at: datetime, r
     prevalence = smoothed_share(labels_of(train.scans + validation.scans))
     training = Training(
         strategy=STRATEGIES[FROM_WEIGHTS if source_weights else "from_scratch"],
+        network_name=settings.network,
         start=start,
         train=train,
         validation=validation,
@@ -120,9 +121,11 @@ def fine_tune(
     source = _source_scans(workspace, target, without={scan.series_key for scan in own})
     replay = _some(in_part(workspace, source, "train"), settings.train.source_replay)
     is_new = chosen.starts_from == "nothing"
+    before = read_bundle(workspace, parent.bundle_uri)
     training = Training(
         strategy=chosen,
-        start=_new_network(workspace, target) if is_new else read_bundle(workspace, parent.bundle_uri).network,
+        network_name=settings.network if is_new else before.network_name,
+        start=_new_network(workspace, target) if is_new else before.network,
         train=_joined(train, _load(workspace, target, replay)),
         validation=_load(workspace, target, in_part(workspace, [*own, *source], "validation")),
         parent=parent.name,

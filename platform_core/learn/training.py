@@ -47,6 +47,7 @@ class Training:
     """What a training starts from and sees."""
 
     strategy: Strategy
+    network_name: str
     start: Classifier
     train: Loaded
     validation: Loaded
@@ -75,7 +76,7 @@ def make(
     network = learn(training.train)
     platt, metrics = _calibrated(training, network, learn)
     bundle = Bundle(
-        network_name=settings.network,
+        network_name=training.network_name,
         network=network,
         framing=framing_of(settings),
         platt=platt,

@@ -102,6 +102,20 @@ def test_from_scratch_means_from_nothing_even_where_there_are_source_weights(
     assert not torch.allclose(found, published("resnet_tiny", 3)["layer2.0.conv1.weight"], atol=1e-2)
 
 
+def test_a_champion_keeps_its_network_whatever_the_settings_say_now(
+    ready: Workspace, plant: Plant, patients_in: Choose
+) -> None:
+    made = trained(ready)
+    serving = Serving(
+        site="north", target="lesion", model=made.name, recipe="r1", calibration=made.calibration, epoch=-1
+    )
+    change_serving(ready, serving, decision_key=None, at=AT, run="run")
+    here = with_lines(ready, network="resnet10")
+    keys = plant("south", 24, patients=patients_in("train", 24))
+    new = fine_tune(here, "lesion", "south", strategy="linear_probe", keys=keys, recipe="r1", run="run", at=AT)
+    assert read_bundle(here, new.bundle_uri).network_name == "resnet_tiny"
+
+
 def test_weights_of_another_network_make_no_model(ready: Workspace) -> None:
     ready.objects.put("w.pth", saved(published("resnet10", 2)))
     here = with_lines(ready, source_weights="w.pth")
