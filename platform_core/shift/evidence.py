@@ -3,11 +3,12 @@
 What a finding rests on is a pure function of `Material`, so that an experiment calls what the product calls.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from platform_core.errors import EmptySample
 from platform_core.shift.bound import UNKNOWN, Bound, divergence, expected_risk, joint_risk, labelled_risk
 from platform_core.shift.compare import FeatureShift, compare, long_table
 from platform_core.shift.estimates import (
@@ -224,21 +225,30 @@ def _headers(material: Material) -> tuple[HeaderChange, ...]:
 
 
 def _reweighted(material: Material, measured: Evidence) -> dict[Bank, ReweightedDistance]:
-    sides, prevalence = material.sides, measured.prevalence
-    if sides is None or prevalence is None or not measured.fits or prevalence.by_scores.p_changed >= WORTH_A_LOOK:
-        return {}
-    if min(_n_classes(sides[0])) < MIN_CLASS_PATIENTS:
+    prevalence = measured.prevalence
+    if prevalence is None or not measured.fits or prevalence.by_scores.p_changed >= WORTH_A_LOOK:
         return {}
     shifts = measured.from_reference if material.is_accepted else measured.since_accepted
     found: dict[Bank, ReweightedDistance] = {}
     for bank in BANKS:
-        names = [shift.feature for shift in shifts if material.banks.get(shift.feature, "acquisition") == bank]
-        if any(shift.p * len(names) < WORTH_A_LOOK for shift in shifts if shift.feature in names):
-            before, after = (side.narrowed(names) for side in sides)
-            found[bank] = reweighted_distance(
-                names, before.values, before.y, after.values, prevalence=prevalence.by_scores.value
-            )
+        mine = [shift for shift in shifts if material.banks.get(shift.feature, "acquisition") == bank]
+        left = None
+        if any(shift.p * len(mine) < WORTH_A_LOOK for shift in mine):
+            left = _left_over(material, [shift.feature for shift in mine], prevalence.by_scores.value)
+        if left is not None:
+            found[bank] = left
     return found
+
+
+def _left_over(material: Material, names: Sequence[str], prevalence: float) -> ReweightedDistance | None:
+    """None if those compared with have too few labels, or too few of them make up a sample at that prevalence."""
+    if material.sides is None or min(_n_classes(material.sides[0])) < MIN_CLASS_PATIENTS:
+        return None
+    before, after = (side.narrowed(names) for side in material.sides)
+    try:
+        return reweighted_distance(names, before.values, before.y, after.values, prevalence=prevalence)
+    except EmptySample:
+        return None
 
 
 def _by_prevalence(material: Material, prevalence: TwoOpinions | None) -> dict[str, float]:

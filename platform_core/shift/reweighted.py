@@ -18,6 +18,8 @@ MIN_PATIENTS = 20
 MIN_CLASS_PATIENTS = 10
 """Labelled reference patients of each class without whom nothing is weighted."""
 N_PERMUTATIONS = 499
+MOST_PATIENTS = 3000
+"""Patients of either side who are permuted, drawn at random from more: beyond, chance makes no material distance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,18 +110,18 @@ def reweighted_distance(
         compared); the greatest of many distances by permutation is Westfall & Young 1993, section 2.5.
     """
     rng = np.random.default_rng(seed)
-    rows = class_draw(reference_y, prevalence, rng)
-    drawn = reference[rows]
-    enough = [np.isfinite(side).sum(axis=0) >= MIN_PATIENTS for side in (drawn, current)]
+    rows = _at_most(class_draw(reference_y, prevalence, rng), rng)
+    drawn, here = reference[rows], current[_at_most(np.arange(len(current)), rng)]
+    enough = [np.isfinite(side).sum(axis=0) >= MIN_PATIENTS for side in (drawn, here)]
     shared = np.flatnonzero(np.logical_and(*enough))
     if not shared.size:
         raise EmptySample("patients with a feature in common", MIN_PATIENTS, 0)
     weights = class_weights(reference_y, prevalence)
     each = {names[int(k)]: weighted_ks(reference[:, k], weights, current[:, k]) for k in shared}
     each = dict(sorted(each.items(), key=lambda item: -item[1]))
-    is_site = np.arange(len(rows) + len(current)) >= len(rows)
+    is_site = np.arange(len(rows) + len(here)) >= len(rows)
     splits = np.vstack([is_site, rng.permuted(np.tile(is_site, (N_PERMUTATIONS, 1)), axis=1)])
-    scaled, plain = _largest(np.vstack([drawn, current])[:, shared], splits)
+    scaled, plain = _largest(np.vstack([drawn, here])[:, shared], splits)
     return ReweightedDistance(
         value=next(iter(each.values())),
         feature=next(iter(each)),
@@ -129,6 +131,10 @@ def reweighted_distance(
         n=len(current),
         n_reference=len(rows),
     )
+
+
+def _at_most(rows: npt.NDArray[np.intp], rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    return rows if len(rows) <= MOST_PATIENTS else np.sort(rng.choice(rows, MOST_PATIENTS, replace=False))
 
 
 def _largest(pooled: Reals, splits: npt.NDArray[np.bool_]) -> tuple[Reals, Reals]:

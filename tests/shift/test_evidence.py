@@ -274,3 +274,12 @@ def test_that_a_scanner_was_seen_before_is_said_only_of_scanners_that_were(scann
     made = world(Site(noise=0.8))
     current = replace(made.current, fields={"scanner_model": (scanner,) * len(made.current)})
     assert ("on scanners seen before" in verdict(replace(made, current=current)).explained_by) == is_said
+
+
+def test_too_few_of_a_class_to_make_up_the_estimated_prevalence_leave_it_unweighted() -> None:
+    made = world(Site(prevalence=0.95), sick_look=WITH_SICK_LOOK)
+    rare = np.where(np.cumsum(made.accepted.y == 1) <= 11, made.accepted.y, np.nan)
+    found = evidence_of(replace(made, accepted=replace(made.accepted, y=rare)), KS)
+    assert found.prevalence is not None
+    assert found.prevalence.by_scores.value > 0.85
+    assert "acquisition" not in found.reweighted

@@ -6,6 +6,7 @@ from scipy.stats import ks_2samp
 
 from platform_core.errors import EmptySample
 from platform_core.shift.reweighted import (
+    MOST_PATIENTS,
     ReweightedDistance,
     class_draw,
     class_weights,
@@ -118,3 +119,13 @@ def test_a_constant_feature_is_no_distance() -> None:
 
 def test_the_same_seed_gives_the_same_answer() -> None:
     assert distance(7) == distance(7)
+
+
+def test_a_large_reference_is_weighted_whole_and_permuted_in_part() -> None:
+    rng = np.random.default_rng(0)
+    reference, y = side(rng, 5000, 0.3)
+    current, _ = side(rng, 200, 0.3, noise=10.5)
+    found = reweighted_distance(NAMES, reference, y, current, prevalence=0.3)
+    assert found.n_reference == MOST_PATIENTS
+    assert found.value == pytest.approx(weighted_ks(reference[:, 0], class_weights(y, 0.3), current[:, 0]))
+    assert found.p < 0.01

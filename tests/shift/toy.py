@@ -13,7 +13,10 @@ from platform_core.shift.transported import Transported
 
 ACQUISITION = tuple(f"a{i}_hu" for i in range(6))
 CONTENT = tuple(f"c{i}_hu" for i in range(4))
-BANKS: dict[str, Bank] = dict.fromkeys(ACQUISITION, "acquisition") | dict.fromkeys(CONTENT, "content")
+BANKS: dict[str, Bank] = {
+    **dict.fromkeys(ACQUISITION, "acquisition"),
+    **dict.fromkeys(CONTENT, "content"),
+}
 PREVALENCE = 0.3
 
 
