@@ -28,7 +28,7 @@ from platform_core.shift.material import Material
 from platform_core.shift.risk import Reals
 from platform_core.shift.samples import Patients
 from platform_core.shift.scores import ScoredScans
-from tests.benchmarks.detection.oneshot import pool_of
+from tests.benchmarks.detection.oneshot import mean_rate, pool_of
 from tests.benchmarks.detection.operators import (
     HELD_OUT,
     NONE,
@@ -223,17 +223,16 @@ def truth_of(cell: str) -> str:
 
 
 def _recall(rows: Sequence[Row], kind: str, where: str) -> Line:
-    right = _right(rows, kind)
     bar = M4["bars"]["none"] if kind == "none" and not where else None
-    return rate(METRIC, f"right when it is {kind}{where}", right, total(rows, "n"), bar=bar, way="at least")
+    return mean_rate(METRIC, f"right when it is {kind}{where}", rows, right_of(kind), bar=bar)
 
 
-def _right(rows: Sequence[Row], kind: str) -> float:
-    names = ("covariate_acquisition", "covariate_case_mix") if kind == "covariate" else (kind,)
-    return sum(total(rows, name) for name in names)
+def right_of(kind: str) -> tuple[str, ...]:
+    """Verdicts that are right."""
+    return ("covariate_acquisition", "covariate_case_mix") if kind == "covariate" else (kind,)
 
 
 def _cell(rows: Sequence[Row], cell: str) -> Line:
     its = [row for row in rows if row.cell == cell]
     said = ", ".join(f"{name} {total(its, name):.0f}" for name in KINDS if total(its, name))
-    return replace(rate(METRIC, f"  {cell}", _right(its, truth_of(cell)), total(its, "n")), note=f"said: {said}")
+    return replace(mean_rate(METRIC, f"  {cell}", its, right_of(truth_of(cell))), note=f"said: {said}")

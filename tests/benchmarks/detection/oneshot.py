@@ -5,7 +5,9 @@ of both are drawn anew, without replacement, from the pool; no patient is in bot
 Kolmogorov-Smirnov tests at 5 % shared by Bonferroni, any PSI above 0.2, and Evidently's default.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -114,7 +116,23 @@ def of_name(rows: Sequence[Row], name: str) -> list[Row]:
 
 
 def _power(rows: Sequence[Row], what: str, bar: float | None = None) -> Line:
-    """Mean over worlds, each drawn equally often: the pooled rate."""
-    n = total(rows, "n")
-    beside = {told: total(rows, method) / n for method, told in METHODS.items()} if n else {}
-    return rate(METRIC, what, total(rows, "one_shot"), n, bar=bar, way="at least", beside=beside)
+    beside = {told: mean_share(rows, (method,)) for method, told in METHODS.items()} if rows else {}
+    return mean_rate(METRIC, what, rows, ("one_shot",), bar=bar, beside=beside)
+
+
+def mean_rate(metric: str, what: str, rows: Sequence[Row], names: Sequence[str], **more: object) -> Line:
+    """The mean of the cells' rates, so that a cell that was drawn more often counts no more.
+
+    The interval is Clopper and Pearson's for as many repetitions at that rate.
+    """
+    n, share = total(rows, "n"), mean_share(rows, names)
+    return replace(rate(metric, what, round(share * n) if n else 0, n, way="at least", **more), value=share)
+
+
+def mean_share(rows: Sequence[Row], names: Sequence[str]) -> float:
+    """Repetitions that ended with one of the names, as a share of each cell's, mean over cells; NaN without a row."""
+    by_cell: dict[str, list[Row]] = {}
+    for row in rows:
+        by_cell.setdefault(row.cell, []).append(row)
+    shares = [sum(total(its, name) for name in names) / total(its, "n") for its in by_cell.values()]
+    return sum(shares) / len(shares) if shares else math.nan
