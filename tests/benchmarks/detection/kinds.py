@@ -188,7 +188,8 @@ def _lines(rows: Sequence[Row], where: str) -> list[Line]:
     by_kind: dict[str, list[Row]] = {}
     for row in rows:
         by_kind.setdefault(truth_of(row.cell), []).append(row)
-    parts = {kind: _recall(its, kind, where) for kind, its in by_kind.items()}
+    also = {"covariate": " of scanner or severity"}
+    parts = {kind: _recall(its, kind, also.get(kind, "") + where) for kind, its in by_kind.items()}
     of_scanner = [row for row in by_kind.get("covariate", []) if row.cell.split()[0] not in CASE_MIX]
     scanner = _recall(of_scanner, "covariate", f" of the scanner{where}")
     told = [] if len(parts) < N_KINDS else [_macro({**parts, "covariate": scanner}, where)]
