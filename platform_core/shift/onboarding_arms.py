@@ -173,11 +173,11 @@ def _normal_scores(values: Reals) -> Reals:
 
 
 def _winsorised(values: Reals) -> Reals:
-    """Each column about its median, at most 5 robust standard deviations away, or as it is if it has no spread."""
+    """Each column about its median in robust standard deviations, at most 5; -1, 0 or 1 if most are one number."""
     low, middle, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=0)
     spread = (high - low) / 1.349
-    limit = np.where(spread > 0, 5 * spread, np.inf)
-    return np.asarray(np.clip(values - middle, -limit, limit), np.float64)
+    away = (values - middle) / np.where(spread > 0, spread, 1)
+    return np.asarray(np.where(spread > 0, np.clip(away, -5, 5), np.sign(away)), np.float64)
 
 
 def _below_quantiles(values: Reals) -> Reals:

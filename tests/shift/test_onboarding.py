@@ -103,6 +103,17 @@ def test_a_protocol_that_never_varied_and_now_does_is_found() -> None:
     assert not one_shot(sides[0], replace(sides[1], values=np.hstack([here.values, spacing[0][:25]]))).is_different
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_cannot_be_are_no_reason_to_fall_over() -> None:
+    broken = draw(60, 30)
+    values = broken.values.copy()
+    values[::7, 0], values[1::9, 1], values[:, 2] = 1e300, np.inf, 1e-300
+    shot = one_shot(draw(300, 31), replace(broken, values=values))
+    assert shot.is_different
+    assert np.isfinite([z for _, z in shot.carriers]).all()
+    assert all(0 < arm.p <= 1 and np.isfinite(arm.statistic) for arm in shot.arms)
+
+
 def test_without_scores_or_without_features_it_goes_by_the_others() -> None:
     there, here = draw(500, 13), draw(200, 14, prevalence=0.7)
     assert "score" not in [arm.name for arm in one_shot(replace(there, score=None), here).arms]
