@@ -84,14 +84,11 @@ def _mixed(ask: Questions) -> Verdict | None:
 
 
 def _concept(ask: Questions) -> Verdict | None:
+    """A new meaning leaves the scores where they were; if they moved as well, the patients are others."""
     found = ask.concept
-    if found is None or found.verdict != "changed":
+    if found is None or found.verdict != "changed" or ask.prevalence_change is not None:
         return None
-    text = say.joined(
-        found.because,
-        say.prevalence(ask.evidence) if ask.prevalence_change else "images and scores are as expected",
-        say.labelled_prevalence(ask.evidence),
-    )
+    text = say.joined(found.because, "images and scores are as expected", say.labelled_prevalence(ask.evidence))
     return Verdict(kind="concept", size=found.excess, explained_by=text)
 
 
@@ -110,9 +107,27 @@ def _acquisition(ask: Questions) -> Verdict | None:
     return Verdict(kind="covariate_acquisition", size=worst.distance, explained_by=text)
 
 
+def _case_mix(ask: Questions) -> Verdict | None:
+    worst, fits = ask.furthest("content") or ask.evidence.score, ask.evidence.fits
+    is_harmless = fits or (ask.evidence.is_accepted and fits is None) or ask.furthest("content") is None
+    if worst is None or (is_harmless and not ask.is_prevalence_denied):
+        return None
+    is_mix = ask.has_other_mix_of_scanners
+    text = say.joined(
+        say.moved(worst, of_reference=ask.evidence.is_accepted),
+        "" if is_mix else "acquisition is as before",
+        say.misfit(ask.evidence) or say.denied(ask.evidence, ask.denial),
+        say.explanation(ask.evidence),
+        say.labelled_prevalence(ask.evidence),
+        "" if ask.denial else say.concept(ask.concept),
+    )
+    kind: Kind = "covariate_acquisition" if is_mix else "covariate_case_mix"
+    return Verdict(kind=kind, size=worst.distance, explained_by=text)
+
+
 def _label(ask: Questions) -> Verdict | None:
     change = ask.prevalence_change
-    if change is None or not ask.evidence.fits or (ask.has_other_patients and "content" in ask.evidence.reweighted):
+    if change is None or not ask.evidence.fits:
         return None
     text = say.joined(
         say.prevalence(ask.evidence),
@@ -121,25 +136,6 @@ def _label(ask: Questions) -> Verdict | None:
         say.concept(ask.concept),
     )
     return Verdict(kind="label", size=change, explained_by=text)
-
-
-def _case_mix(ask: Questions) -> Verdict | None:
-    worst, fits = ask.furthest("content"), ask.evidence.fits
-    is_harmless = fits or (ask.evidence.is_accepted and fits is None)
-    if worst is None or (is_harmless and not ask.is_contradicted):
-        return None
-    is_mix = ask.has_other_mix_of_scanners
-    text = say.joined(
-        say.moved(worst, of_reference=ask.evidence.is_accepted),
-        "" if is_mix else "acquisition is as before",
-        say.misfit(ask.evidence),
-        say.explanation(ask.evidence),
-        say.labelled_prevalence(ask.evidence),
-        say.concept(ask.concept),
-    )
-    return Verdict(
-        kind="covariate_acquisition" if is_mix else "covariate_case_mix", size=worst.distance, explained_by=text
-    )
 
 
 def _disputed(ask: Questions) -> Verdict | None:
@@ -188,8 +184,8 @@ RULES: tuple[Callable[[Questions], Verdict | None], ...] = (
     _mixed,
     _concept,
     _acquisition,
-    _label,
     _case_mix,
+    _label,
     _disputed,
     _none,
 )

@@ -128,10 +128,17 @@ class Questions:
         return self.evidence.fits is False or self.prevalence_change is not None or self.excess_risk is not None
 
     @property
-    def is_contradicted(self) -> bool:
-        """Other patients came, and scores say of them what labels or features deny."""
-        is_denied = self.concept is not None and self.concept.p <= self.alpha("concept")
-        return self.has_other_patients and (is_denied or self.prevalence_change is not None)
+    def denial(self) -> ConceptTest | None:
+        """Labels that are not what the scores foretell at the estimated prevalence; None if they may be."""
+        return self.concept if self.concept is not None and self.concept.p <= self.alpha("concept") else None
+
+    @property
+    def is_prevalence_denied(self) -> bool:
+        """Scores tell of another prevalence, or other patients came, and labels or features deny that this is all."""
+        if self.denial is not None:
+            return self.prevalence_change is not None or self.has_other_patients
+        is_left_over = self.has_other_patients and "content" in self.evidence.reweighted
+        return self.prevalence_change is not None and is_left_over
 
     @property
     def has_other_mix_of_scanners(self) -> bool:

@@ -93,6 +93,18 @@ def misfit(evidence: Evidence) -> str:
     return f"two estimates of the prevalence disagree ({difference}; {_p(opinions.p_agree)})"
 
 
+def denied(evidence: Evidence, denial: ConceptTest | None) -> str:
+    """Why a change of scores that may be one of prevalence is none, or not that alone."""
+    told = prevalence(evidence)
+    if denial is not None:
+        excess = f"{denial.excess.value:+.0%} of patients are positive beyond what scores foretell"
+        return f"{told}, which labels deny: {excess} ({_p(denial.p)})"
+    left = evidence.reweighted.get("content")
+    return (
+        told if left is None else f"{told}, which leaves {left.feature} unexplained (KS {left.value:.2f}, {_p(left.p)})"
+    )
+
+
 def label_status(evidence: Evidence) -> str:
     """What can be said of prevalence while acquisition differs."""
     if evidence.through_scanner is not None and evidence.is_certified:
