@@ -502,7 +502,8 @@ def withdraw(
 
     from flows.lineage import ended, planned
     from platform_core import clock
-    from platform_core.lineage.plan import held_plans, plan_withdrawal
+    from platform_core.lineage.journal import held_plans
+    from platform_core.lineage.plan import plan_withdrawal
     from platform_core.lineage.withdraw import withdraw as carry_out
 
     here, at = _open(workspace), clock.now()

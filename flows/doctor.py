@@ -98,7 +98,7 @@ def _leftovers(uri: str) -> Iterator[str]:
 
 
 def _withdrawals(uri: str) -> Iterator[str]:
-    from platform_core.lineage.plan import held_plans
+    from platform_core.lineage.journal import held_plans
     from platform_core.manifest.workspace import open_workspace
 
     for plan in held_plans(open_workspace(uri)):

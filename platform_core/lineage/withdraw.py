@@ -2,7 +2,7 @@
 
 The order: the tombstone, so that nothing comes in again; then what is found by the keys of series; then the rows
 that tell which series are the patient's; the door book; a look at every file; the audit. A withdrawal that was
-killed goes on from its journal (`plan.py`) and ends as if it had not been.
+killed goes on from its journal (`journal.py`) and ends as if it had not been.
 """
 
 import json
@@ -17,13 +17,12 @@ import pyarrow.compute as pc
 from platform_core import layout
 from platform_core.errors import BadRequest
 from platform_core.lineage import ranks
+from platform_core.lineage.journal import drop_plan, keep_plan
 from platform_core.lineage.plan import (
     MODELS_AT_WORK,
     Plan,
     books_here,
     chosen_rows,
-    drop_plan,
-    keep_plan,
     renewed,
     volumes_of,
 )

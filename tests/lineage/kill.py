@@ -12,7 +12,7 @@ from functools import wraps
 from itertools import count
 from typing import Any
 
-from platform_core.lineage.plan import held_plans
+from platform_core.lineage.journal import held_plans
 from platform_core.lineage.withdraw import withdraw
 from platform_core.manifest.book import Book
 from platform_core.manifest.workspace import open_workspace

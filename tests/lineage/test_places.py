@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from platform_core import layout
-from platform_core.lineage.plan import held_plans, plan_withdrawal
+from platform_core.lineage.journal import held_plans
+from platform_core.lineage.plan import plan_withdrawal
 from platform_core.lineage.withdraw import withdraw
 from platform_core.manifest.door import create_key
 from platform_core.manifest.workspace import Workspace, add_site, create_workspace, open_workspace

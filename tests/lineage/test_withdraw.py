@@ -24,7 +24,8 @@ from flows.cli import app
 from flows.doctor import examine
 from platform_core import layout
 from platform_core.errors import BadRequest, UnknownName
-from platform_core.lineage.plan import Plan, held_plans, keep_plan, plan_withdrawal
+from platform_core.lineage.journal import held_plans, keep_plan
+from platform_core.lineage.plan import Plan, plan_withdrawal
 from platform_core.lineage.withdraw import Withdrawn, withdraw
 from platform_core.manifest.book import Book
 from platform_core.manifest.copies import mark_copies
