@@ -110,7 +110,7 @@ def _acquisition(ask: Questions) -> Verdict | None:
 def _case_mix(ask: Questions) -> Verdict | None:
     worst, fits = ask.furthest("content") or ask.evidence.score, ask.evidence.fits
     is_harmless = fits or (ask.evidence.is_accepted and fits is None) or ask.furthest("content") is None
-    if worst is None or (is_harmless and not ask.is_prevalence_denied):
+    if worst is None or (is_harmless and not ask.is_prevalence_denied and not ask.is_no_mixture):
         return None
     is_mix = ask.has_other_mix_of_scanners
     text = say.joined(

@@ -9,7 +9,7 @@ from platform_core.settings import ShiftSettings
 from platform_core.shift.compare import FeatureShift
 from platform_core.shift.evidence import Evidence
 from platform_core.shift.labels.concept import ConceptTest, one_look_test
-from platform_core.shift.labels.prevalence import PrevalenceEstimate
+from platform_core.shift.labels.prevalence import P_FIT, PrevalenceEstimate
 from platform_core.shift.material import Bank
 from platform_core.shift.risk import Estimate
 
@@ -126,6 +126,12 @@ class Questions:
     def is_disturbed(self) -> bool:
         """The model's task suffers, whatever the images look like."""
         return self.evidence.fits is False or self.prevalence_change is not None or self.excess_risk is not None
+
+    @property
+    def is_no_mixture(self) -> bool:
+        """Scores moved, but not as any prevalence would move them; that two estimates disagree is not enough."""
+        found = self.evidence.prevalence
+        return found is not None and found.by_scores.p_fit <= P_FIT and self.prevalence_change is not None
 
     @property
     def denial(self) -> ConceptTest | None:
