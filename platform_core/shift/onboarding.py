@@ -29,7 +29,7 @@ MIN_PATIENTS = 10
 """Of either side."""
 N_PERMUTATIONS = 999
 SCORE_SHARE = 0.8
-"""Of alpha, for the arm on the score; the others share what is left evenly.
+"""Of alpha, for the arm on the score; what is left is for all others together.
 
 A scanner that differs shows in some physical feature beyond any doubt: with 25 patients every development operator at
 its smallest strength was found by every other arm at a thousandth. A change of prevalence shows in the score alone and
@@ -137,9 +137,8 @@ def one_shot(
         raise EmptySample("features or scores in common")
     splits = _splits(len(reference), len(current), n_permutations, rng)
     told = {arm.name: arm.tell(splits) for arm in arms}
-    surprise = np.stack([told[arm.name].log_p - _log_share(arm, arms) for arm in arms]).min(axis=0)
     return OneShot(
-        p=_p(-surprise),
+        p=_p(-_surprise(told)),
         alpha=alpha,
         arms=tuple(ArmResult(name=n, statistic=float(t.statistic[0]), p=_p(t.statistic)) for n, t in told.items()),
         carriers=_carriers(told, arms),
@@ -182,14 +181,21 @@ def _splits(n_reference: int, n_current: int, n_permutations: int, rng: np.rando
     return np.vstack([observed, rng.permuted(np.tile(observed, (n_permutations, 1)), axis=1)])
 
 
-def _log_share(arm: Arm, arms: Sequence[Arm]) -> float:
-    """Logarithm of the arm's share of alpha."""
-    if len(arms) == 1:
-        return 0.0
-    if arm.name == SCORE:
-        return math.log(SCORE_SHARE)
-    has_score = any(other.name == SCORE for other in arms)
-    return math.log((1 - SCORE_SHARE) / (len(arms) - 1) if has_score else 1 / len(arms))
+def _surprise(told: dict[str, Told]) -> Reals:
+    """The most surprising arm of every split, about as the logarithm of a chance.
+
+    Arms on features look at the same numbers, so the least of their chances is set right as one, by its own median,
+    before it shares alpha with the score.
+    """
+    on_features = [each.log_p for name, each in told.items() if name != SCORE]
+    if not on_features:
+        return told[SCORE].log_p
+    least = np.stack(on_features).min(axis=0)
+    least = least - np.median(least)
+    if SCORE not in told:
+        return np.asarray(least, np.float64)
+    both = np.minimum(told[SCORE].log_p - math.log(SCORE_SHARE), least - math.log(1 - SCORE_SHARE))
+    return np.asarray(both, np.float64)
 
 
 def _p(statistic: Reals) -> float:
