@@ -43,6 +43,8 @@ SNR_FROM, SNR_FULL = 1.0, 3.0
 it is the blur's alone."""
 CONTRAST_SD = 0.2
 """Expected spread of ln of the ratio of two sites' signal powers at frequency zero: chance of patients and contrast."""
+N_SMOOTHINGS = 4
+"""Of the ratio of two scanners' noise, which changes less from ring to ring than either does."""
 MIN_RINGS = 3
 """Frequencies with signal at both ends, fewer than which say nothing about blur."""
 PAD_MM = 16.0
@@ -135,7 +137,7 @@ def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned)
     spread has v mm^2 more variance. v is fitted where signal stands out at both ends, rings weighted by their error,
     and H^2 = exp(-(2 pi)^2 v f^2) holds beyond, where noise hides the rest. Noise N_site - H^2 N_reference is added.
     Squares of 32 mm smear steep spectra, which by itself takes v a third too low; so the sample is transported,
-    measured again by the same means, and what is left is added, four times.
+    measured again by the same means, and what is left is added, four times. A v that its error explains is none.
 
     Args:
         settings: Those that the site's spectra were learned by.
@@ -158,12 +160,13 @@ def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned)
     at = np.asarray(site["frequency_per_mm"][:n], dtype=np.float64)
     first = _first_pure(learned, site, n)
     reference, there = _both_ends(learned, site, at, first)
+    there = replace(there, noise=reference.noise * np.exp(_smooth(np.log(there.noise / reference.noise), N_SMOOTHINGS)))
     here, blur, log_noise = reference, 0.0, np.log(there.noise)
     for _ in range(N_ROUNDS):
         fitted = _fit_blur(at, here, there)
         if fitted is None:
             return None
-        blur += fitted[0]
+        blur = _beyond_chance(blur + fitted[0], fitted[1])
         found = _transport(at, blur, fitted[1], reference, np.exp(log_noise))
         moved = [transport_volume(volume, found, seed=number) for number, volume in enumerate(placed)]
         seen = learn_spectrum(settings, moved, None)["site"]
@@ -260,8 +263,24 @@ def _spectra(learned: Learned, at: Floats, lowest: Floats) -> _Spectra:
     else:
         level = min(int(np.searchsorted(at, NOISE_FROM)), len(at) - 1)
         noise = np.where(at < NOISE_FROM, noise[level], noise)
-    padded = np.pad(noise, 1, mode="edge")
-    return _Spectra(np.exp(power), np.exp((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4), se)
+    return _Spectra(np.exp(power), np.exp(_smooth(noise, 1)), se)
+
+
+def _smooth(values: Floats, n_times: int) -> Floats:
+    """Quarter, half, quarter, so many times; ends repeated."""
+    for _ in range(n_times):
+        padded = np.pad(values, 1, mode="edge")
+        values = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    return values
+
+
+def _beyond_chance(value: float, se: float) -> float:
+    """What is left of an estimate when its error has had its share: nothing of one that is smaller than its error.
+
+    Source:
+        The positive part of James & Stein 1961, Proc. Fourth Berkeley Symp. 1:361-379, for one number.
+    """
+    return value * max(0.0, 1 - (se / value) ** 2) if value else 0.0
 
 
 def _difference_power(settings: BandGain, volume: Volume, n_rings: int) -> Floats | None:

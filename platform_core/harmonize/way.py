@@ -4,7 +4,7 @@ No harmonizer: it leads from the reference to the site, and only scans of the re
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -148,6 +148,27 @@ def _regridded(volume: Volume, spacing_mm: Spacing) -> Volume:
     )
     if (x, y) != own[:2]:
         volume = resample(volume, Resample(spacing_mm=(x, y, own[2]), interpolation="bspline", antialias=False), {})
-    if z != own[2]:
-        volume = resample(volume, Resample(spacing_mm=(x, y, z)), {})
-    return volume
+    if z < own[2]:
+        return resample(volume, Resample(spacing_mm=(x, y, z)), {})
+    return volume if z == own[2] else _thicker(volume, z)
+
+
+def _thicker(volume: Volume, z_mm: float) -> Volume:
+    """Slices of another thickness about the same centre, each the mean of what it covers of the old ones.
+
+    Interpolation between old slices would blur on top of that, as no scanner does.
+    """
+    assert volume.geometry is not None, "plain images are refused before"
+    x, y, own = volume.geometry.spacing_mm
+    n = len(volume.voxels)
+    n_new = max(1, round(n * own / z_mm))
+    edges = (n * own - n_new * z_mm) / 2 + z_mm * np.arange(n_new + 1)
+    ends = own * np.arange(n + 1)
+    covered = np.minimum(edges[1:, None], ends[1:]) - np.maximum(edges[:-1, None], ends[:-1])
+    weights = np.maximum(covered, 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    voxels = np.tensordot(weights, volume.voxels.astype(np.float32), axes=1).astype(np.float32)
+    first = (edges[0] + z_mm / 2) / own - 0.5
+    a, b, c = (float(mm) for mm in (volume.geometry.affine @ np.array([0, 0, first, 1.0]))[:3])
+    geometry = replace(volume.geometry, spacing_mm=(x, y, z_mm), origin_mm=(a, b, c))
+    return Volume(voxels, geometry)

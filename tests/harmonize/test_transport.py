@@ -128,7 +128,7 @@ def test_noise_is_the_site_s(scanner: Scanner) -> None:
 def test_the_blur_is_what_was_planted(scanner: Scanner) -> None:
     found = learned(scanner)
     planted = scanner.psf_mm**2 - REFERENCE.psf_mm**2
-    assert found.blur_mm2 == pytest.approx(planted, abs=max(0.2 * abs(planted), 0.1))
+    assert found.blur_mm2 == pytest.approx(planted, abs=max(0.25 * abs(planted), 0.1))
     assert abs(found.blur_mm2 - planted) < 2.5 * found.blur_se_mm2
     assert found.worst < 0.15
 

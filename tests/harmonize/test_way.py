@@ -1,5 +1,6 @@
 """Where in a recipe the reference is transported, and onto which grid."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -76,6 +77,20 @@ def test_thicker_slices_are_averages_and_their_noise_falls_as_it_does_at_the_sit
     # noise of the two is one draw of the scanner, so only what was added differs; nearly nothing had to be
     assert np.std(apart) < 6
     assert thick().transport.worst < 0.3
+
+
+def test_a_thick_slice_is_the_mean_of_the_slices_that_it_covers_and_stays_where_it_was() -> None:
+    volume = scan(300)
+    assert volume.geometry is not None
+    found = replace(thick(), transport=replace(thick().transport, gain=(1.0,) * 3, added_power=(0.0,) * 3,
+                                               frequency_per_mm=(0.1, 0.2, 0.3)))  # fmt: skip
+    shown = found.show(volume, seed=0)
+    expected = volume.voxels.reshape(-1, 2, *volume.voxels.shape[1:]).mean(axis=1)
+    assert np.abs(shown.voxels - expected).max() < 0.01
+    assert shown.geometry is not None
+    middles = [g.origin_mm[2] + (n - 1) / 2 * g.spacing_mm[2] for g, n in
+               ((shown.geometry, len(shown.voxels)), (volume.geometry, len(volume.voxels)))]  # fmt: skip
+    assert middles[0] == pytest.approx(middles[1])
 
 
 def test_the_same_seed_shows_the_same_scan() -> None:
