@@ -37,6 +37,9 @@ from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.samples import HeaderChange, Patients, header_changes
 from platform_core.shift.statistics import STATISTICS
 
+P_DISPUTED = 0.002
+"""Chance of a difference of the two opinions below which they are one dispute: what scores tell comes first, and the
+fit test has refused its share of changes of prevalence already."""
 WORTH_A_LOOK = 0.05
 """Chance, all features together, above which nobody asks what else could account for a difference."""
 FAITHFUL = 0.3
@@ -101,7 +104,7 @@ class Evidence:
         """Whether scores are a mixture of the reference's classes, by two opinions; None without scores."""
         if self.prevalence is None:
             return None
-        is_disputed = self.prevalence.by_calls.is_usable and self.prevalence.p_agree < P_FIT
+        is_disputed = self.prevalence.by_calls.is_usable and self.prevalence.p_agree < P_DISPUTED
         return self.prevalence.by_scores.p_fit > P_FIT and not is_disputed
 
     @property

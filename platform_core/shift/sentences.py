@@ -4,7 +4,7 @@ from platform_core.shift.compare import FeatureShift
 from platform_core.shift.evidence import Evidence
 from platform_core.shift.labels.concept import ConceptTest
 from platform_core.shift.labels.labelled_prevalence import labels_needed
-from platform_core.shift.labels.prevalence import PrevalenceEstimate
+from platform_core.shift.labels.prevalence import P_FIT, PrevalenceEstimate
 
 WORTH_NAMING = 0.1
 """Share of patients from whom on a header value that was never seen is named as a cause."""
@@ -87,7 +87,7 @@ def misfit(evidence: Evidence) -> str:
     opinions = evidence.prevalence
     if opinions is None or evidence.fits:
         return ""
-    if opinions.by_scores.p_fit < opinions.p_agree:
+    if opinions.by_scores.p_fit <= P_FIT:
         return f"no mixture of the reference's classes explains the scores ({_p(opinions.by_scores.p_fit)})"
     difference = f"{opinions.by_calls.value:.2f} by calls, {opinions.by_scores.value:.2f} by scores"
     return f"two estimates of the prevalence disagree ({difference}; {_p(opinions.p_agree)})"

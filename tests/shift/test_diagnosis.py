@@ -89,7 +89,7 @@ CONTENT = (QUIET[0], shift("q50_hu", 0.4, 1e-9))
         (replace(LATER, since_accepted=(shift("noise_hu", 0.3, 0.04),)), "none"),
         (replace(LATER, prevalence=prevalence(0.7, 0.001)), "label"),
         (replace(LATER, prevalence=prevalence(0.7, 0.001, 0.005)), "covariate_case_mix"),
-        (replace(LATER, prevalence=prevalence(0.7, 0.001, p_agree=0.005)), "undetermined"),
+        (replace(LATER, prevalence=prevalence(0.7, 0.001, p_agree=0.001)), "undetermined"),
         (replace(LATER, prevalence=prevalence(0.43, 0.001)), "none"),
         (replace(LATER, prevalence=prevalence(0.7, 0.03)), "none"),
         (replace(LATER, since_accepted=CONTENT), "none"),

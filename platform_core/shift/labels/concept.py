@@ -130,7 +130,10 @@ def _simulated_shares(reliability: Reliability, prevalence: Estimate | None) -> 
     rng = np.random.default_rng(0)
     n_negative = reliability.n - reliability.n_positive
     share = rng.beta(reliability.n_positive + 0.5, n_negative + 0.5, size=(N_DRAWS, len(n_negative)))
-    se = 0.0 if prevalence is None else (prevalence.high - prevalence.low) / (2 * 1.96)
+    se = 0.0
+    if prevalence is not None:
+        # at the border of [0, 1] only the side away from it tells the error
+        se = max(prevalence.high - prevalence.value, prevalence.value - prevalence.low) / 1.96
     at = np.clip(_share(reliability, prevalence) + se * rng.standard_normal((N_DRAWS, 1)), 1e-3, 1 - 1e-3)
     odds = at / (1 - at) * (1 - reliability.prevalence) / reliability.prevalence
     return np.asarray(share * odds / (share * odds + 1 - share), dtype=np.float64)

@@ -16,8 +16,7 @@ from platform_core.shift.risk import Reals
 N_BINS = 10
 MIN_CLASS_PATIENTS = 10
 P_FIT = 0.01
-"""Scores less likely than this under every mixture of the reference's classes are no label shift; nor are those whose
-two estimates of the prevalence agree less well than this."""
+"""Scores less likely than this under every mixture of the reference's classes are no label shift."""
 N_SIMULATED = 999
 N_ITERATIONS = 200
 """EM steps; at an AUROC of .9 the log-likelihood is within 1e-12 of its maximum."""
