@@ -36,7 +36,7 @@ from platform_core.manifest.schemas import PATIENT_MERGE, WITHDRAWAL
 from platform_core.manifest.withdrawn import leave_tombstones
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
-from platform_core.shift.watch.vigil import HERE as WATCHES
+from platform_core.shift.watch.kept import HERE as WATCHES
 from platform_core.storage.tables import rows_of
 
 LAST = (layout.SERIES, layout.PATIENT_MERGE)

@@ -35,7 +35,8 @@ from platform_core.manifest.stages import current_series
 from platform_core.manifest.workspace import Workspace
 from platform_core.quality.stage import check_quality
 from platform_core.shift.sketch.sketches import restate_days, sketch_shard
-from platform_core.shift.watch.vigil import Kept, kept_watches
+from platform_core.shift.watch.kept import Kept
+from platform_core.shift.watch.vigil import kept_watches
 from tests.lineage.conftest import AT, BASIS, GONE, Fleet, copy_of, keys_of, patients_of, send, take_in
 from tests.lineage.kill import WRITERS, stepping
 

@@ -24,7 +24,8 @@ from platform_core.shift.sketch.references import freeze_reference, read_referen
 from platform_core.shift.sketch.sketches import restate_days, sum_sketches
 from platform_core.shift.sketch.statistics import SketchComparison, compare_sketches
 from platform_core.shift.stage import Finding, measure_shift
-from platform_core.shift.watch.vigil import Kept, keep_watch
+from platform_core.shift.watch.kept import Kept
+from platform_core.shift.watch.vigil import keep_watch
 from tests.shift.planted import AT, MODEL, MONDAY, RECIPE, Month, fill, keys_of, prepare
 
 BASIS = Basis(reference=MODEL, recipe=RECIPE, target="lesion", model=MODEL)

@@ -14,10 +14,9 @@ accepted state stays where it was: series are found by the moment they were take
 `N_NIGHTS` nights the whole manifest is looked through for what may have been missed.
 """
 
-import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,113 +25,30 @@ from platform_core import layout
 from platform_core.errors import EmptySample
 from platform_core.manifest.serving import current_serving
 from platform_core.manifest.workspace import Workspace
-from platform_core.provenance import digest
 from platform_core.settings import ShiftSettings
 from platform_core.shift.samples import AcceptedDays, Sample, accepted_days, period_samples, sample_of
 from platform_core.shift.scores import label_and_score_rows
-from platform_core.shift.watch.alarms import SCANS_PER_CHECK, WatchVerdict, advance, catch_up, judge, open_watch
+from platform_core.shift.watch.alarms import advance, catch_up, open_watch
 from platform_core.shift.watch.bets import Step, prevalence_bets
-from platform_core.shift.watch.pools import Scope
-from platform_core.shift.watch.power import Promise, false_alarms_per_year, smallest_shift
+from platform_core.shift.watch.kept import (
+    HERE,
+    LATE_DAYS,
+    Kept,
+    Watched,
+    every_watch,
+    path_of,
+    read_kept,
+    watched_in,
+    with_seen,
+    write_kept,
+)
+from platform_core.shift.watch.power import false_alarms_per_year
 from platform_core.shift.watch.raised import Alarm, alarms, raise_alarm
-from platform_core.shift.watch.ranks import features_of_days, open_reference, rank_rows, scores_of_days
-from platform_core.shift.watch.streams import Watch, from_facts, to_facts
+from platform_core.shift.watch.ranks import open_reference, rank_rows
 
-HERE = "watches"
-LATE_DAYS = 30
-"""A series is looked for among those that were taken in up to so many days before the latest that is known."""
 N_NIGHTS = 7
 """Batches of ranks after which the whole manifest is looked through for a series that was measured later than that."""
 ARRIVED = ["series_key", "stratum", "observed_on", "ingested_at"]
-N_REVEALING = 100
-"""Patient-days after a change for which the smallest shift that they reveal is stated."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """A watch as it was kept, and what it says."""
-
-    watch: Watch
-    n_reference: int
-    """Patients of the accepted state."""
-    until: datetime | None = None
-    """When the latest series was taken in that is known."""
-    recent: tuple[tuple[str, date], ...] = ()
-    """Series that were looked at, and the day each was taken in, as far back as others may still come."""
-
-    @property
-    def since(self) -> date:
-        """First day of the accepted state."""
-        return date.fromisoformat(self.watch.scope.reference.rpartition("@")[2])
-
-    @property
-    def name(self) -> str:
-        """Stratum, and whose score if it is one."""
-        model = watched_in(self.watch.scope).model
-        return f"{self.watch.scope.stratum}{'' if model is None else f', score of {model}'}"
-
-    @property
-    def verdict(self) -> WatchVerdict:
-        """What it says now."""
-        return judge(self.watch)
-
-    @property
-    def n_seen(self) -> int:
-        """Patient-days, or days, that the longest stream has taken in."""
-        return max((stream.n_seen for stream in self.watch.streams), default=0)
-
-    @property
-    def sentence(self) -> str:
-        """For the person on call: the verdict, and what a change would have to be to show."""
-        if self.verdict.is_alarm:
-            return self.verdict.sentence
-        stream = sorted(self.watch.streams, key=lambda stream: stream.size)[len(self.watch.streams) // 2]
-        per_value = SCANS_PER_CHECK / stream.size
-        least = smallest_shift(
-            round(N_REVEALING / per_value),
-            Promise(
-                alpha=self.watch.alpha,
-                n_features=len(self.watch.streams),
-                n_reference=round(self.n_reference / per_value),
-                n_before=stream.n_seen,
-                n_opened=self.watch.n_opened,
-                size=stream.size,
-            ),
-        )
-        shown = "no shift up to 3 SD" if least is None else f"a shift of {least:.2f} SD"
-        watched = "the score" if watched_in(self.watch.scope).model else "a feature"
-        what = watched if stream.size == SCANS_PER_CHECK else f"the daily median of {watched}"
-        return f"{self.verdict.sentence}; {N_REVEALING} patient-days would reveal {shown} of {what}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """What of a scan is watched: its native features, or its score by what the site runs."""
-
-    model: str | None = None
-    """`model@version`; None for features."""
-    recipe: str = layout.NATIVE
-
-    def scope(self, accepted: Sample) -> Scope:
-        """Its scope against an accepted state."""
-        name = f"{accepted.site}@{accepted.period_start}"
-        reference = name if self.model is None else f"{self.model}/{name}"
-        return Scope(site=accepted.site, stratum=accepted.stratum, recipe=self.recipe, reference=reference)
-
-    def values(self, workspace: Workspace, scope: Scope, keys: Sequence[str]) -> pa.Table:
-        """Of some series and of all others of their days."""
-        if self.model is None:
-            return features_of_days(workspace, scope.site, scope.stratum, keys, self.recipe)
-        return scores_of_days(workspace, scope.site, scope.stratum, keys, model=self.model, recipe=self.recipe)
-
-    def accepted(self, days: AcceptedDays) -> dict[str, date]:
-        """The days on which it was accepted as it is."""
-        return days.images if self.model is None else days.scores
-
-
-def watched_in(scope: Scope) -> Watched:
-    """What a scope is about."""
-    return Watched(model=scope.reference.rpartition("/")[0] or None, recipe=scope.recipe)
 
 
 def keep_watch(
@@ -150,7 +66,7 @@ def keep_watch(
         run: The run.
         at: The moment, UTC, that an alarm is dated with.
     """
-    every = _every_watch(workspace, site)
+    every = every_watch(workspace, site)
     arrived = _arrived(workspace, site, every)
     serving = None if target is None else current_serving(workspace, site, target)
     about = [Watched(), *([] if serving is None else [Watched(model=serving.model, recipe=serving.recipe)])]
@@ -179,7 +95,7 @@ def alarms_tonight(
 
 def kept_watches(workspace: Workspace, site: str) -> list[Kept]:
     """The latest watches of every stratum, on features and on scores, as the last run has left them."""
-    every = _every_watch(workspace, site)
+    every = every_watch(workspace, site)
     latest = {(one.watch.scope.stratum, watched_in(one.watch.scope).model is not None): one for one in every}
     return [kept for _, kept in sorted(latest.items(), key=lambda item: item[0])]
 
@@ -190,12 +106,6 @@ def promise_of(settings: ShiftSettings, n_sites: int) -> str:
     return (
         f"at most {settings.alpha:.0%} of sites ever raise a false alarm: of {n_sites}, {per_year:.2g} a year at most"
     )
-
-
-def _every_watch(workspace: Workspace, site: str) -> list[Kept]:
-    """All watches that the site ever had, in the order in which they were opened."""
-    found = [_read(workspace, path) for path in workspace.objects.list(f"{HERE}/{site}")]
-    return sorted(found, key=lambda kept: kept.watch.n_opened)
 
 
 def _arrived(workspace: Workspace, site: str, every: Sequence[Kept]) -> pa.Table:
@@ -277,9 +187,9 @@ def _looked_through(
 def _watch_of(workspace: Workspace, one: Watched, accepted: Sample, target: str | None, run: str) -> Kept | None:
     """The watch against an accepted state, opened if need be; None if too little of it is known."""
     scope = one.scope(accepted)
-    path = _path(scope)
+    path = path_of(scope)
     if workspace.objects.exists(path):
-        return _read(workspace, path)
+        return read_kept(workspace, path)
     n_written = open_reference(workspace, scope, one.values(workspace, scope, accepted.keys), run=run)
     if not n_written and not workspace.lake.read(layout.RANK, scope.rows, ["sequence"]).num_rows:
         return None
@@ -315,44 +225,7 @@ def _taken_in(
         is_next = rows.num_rows and rows.column("batch")[0].as_py() == watch.n_batches
         watch = replace(advance(watch, rows), n_batches=watch.n_batches + 1) if is_next else catch_up(workspace, watch)
     is_known = pc.is_in(arrived.column("series_key"), pa.array(sorted(looked_at), pa.string()))
-    now = _with_seen(replace(kept, watch=watch), arrived.filter(is_known))
-    if now != kept or not workspace.objects.exists(_path(scope)):
-        _write(workspace, now)
+    now = with_seen(replace(kept, watch=watch), arrived.filter(is_known))
+    if now != kept or not workspace.objects.exists(path_of(scope)):
+        write_kept(workspace, now)
     return now
-
-
-def _with_seen(kept: Kept, arrived: pa.Table) -> Kept:
-    """What is known of series after some were looked at."""
-    until = pc.max(arrived.column("ingested_at")).as_py() or kept.until
-    if until is None:
-        return kept
-    first = (max(until, kept.until or until) - timedelta(days=LATE_DAYS)).date()
-    days = [moment.date() for moment in arrived.column("ingested_at").to_pylist()]
-    seen = dict(kept.recent) | dict(zip(arrived.column("series_key").to_pylist(), days, strict=True))
-    recent = tuple(sorted((key, day) for key, day in seen.items() if day >= first))
-    return replace(kept, until=max(until, kept.until or until), recent=recent)
-
-
-def _write(workspace: Workspace, kept: Kept) -> None:
-    facts = {
-        "n_reference": kept.n_reference,
-        "until": None if kept.until is None else kept.until.isoformat(),
-        "recent": [[key, day.isoformat()] for key, day in kept.recent],
-        "watch": to_facts(kept.watch),
-    }
-    workspace.objects.put(_path(kept.watch.scope), json.dumps(facts, sort_keys=True, allow_nan=False).encode())
-
-
-def _read(workspace: Workspace, path: str) -> Kept:
-    facts = json.loads(workspace.objects.get(path))
-    until = facts.get("until")
-    return Kept(
-        watch=from_facts(facts["watch"]),
-        n_reference=facts["n_reference"],
-        until=None if until is None else datetime.fromisoformat(until),
-        recent=tuple((key, date.fromisoformat(day)) for key, day in facts.get("recent", [])),
-    )
-
-
-def _path(scope: Scope) -> str:
-    return f"{HERE}/{scope.site}/{digest(asdict(scope))}.json"
