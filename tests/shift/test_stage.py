@@ -241,12 +241,12 @@ def test_what_is_missing_is_left_out(ready: Workspace, month: Month) -> None:
     assert measure(ready).kind == "none"
 
 
-def test_without_source_labels_there_is_no_word_about_prevalence(workspace: Workspace) -> None:
+def test_without_source_labels_prevalence_cannot_be_told_and_that_is_said(workspace: Workspace) -> None:
     ready = prepare(workspace, "a", "b")
     fill(ready, replace(SOURCE, is_labelled=False), Month(site="b"), Month(site="b", number=1, prevalence=0.9))
     found = measure(ready)
     assert found.kind != "label"
-    assert "prevalence" not in found.explained_by
+    assert "prevalence cannot be told: labelled reference patients of each class" in found.explained_by
     assert found.source_risk is None
 
 
