@@ -115,7 +115,7 @@ def test_a_prevalence_that_has_changed_is_told_from_scores_alone() -> None:
 def test_where_the_images_have_changed_as_well_no_prevalence_is_believed() -> None:
     """`test` has 62 in 100, but other images: the AUROC falls from .98 to .92, and the estimate is .1 too high.
 
-    What protects the reader is the fit test, and it does so in nine of ten models; not always.
+    What protects the reader is the fit test, and it does so for seven of ten models; not always.
     """
     means, y = pneumonia("test")
     assert y.mean() == pytest.approx(0.625)
