@@ -5,7 +5,8 @@ learned from 40 scans of either side, other patients' at each, and 300 labelled 
 harmonized, measured and scored. Of the site's 1,000 scans the product then tells the prevalence by these, and a
 verdict; where it does not certify the story (the noise shown is another one, or no mixture of the shown classes
 explains the scores) it says so, which is counted and published, and no estimate is claimed. Blur and noise are learned
-and shown; curved intensities and bias fields are not, and the recipe here has no step for them.
+and shown; curved intensities and bias fields are not, and the recipe here has no step for them. Periods of one cell
+share a transport and the scans that are shown, so they are no independent trials: cells are.
 """
 
 from collections.abc import Sequence
@@ -189,7 +190,7 @@ def _coverage(rows: Sequence[Row]) -> list[Line]:
     return [
         rate(
             METRIC, "certified intervals that hold the prevalence", total(rows, "covered"), n_certified, bar=bar,
-            way="at least",
+            way="at least", note=f"the periods of a cell share one transport: {len(rows)} of those, so read it as wider",
         ),
         rate(METRIC, "not certified, and said so", n - n_certified, n),
     ]  # fmt: skip
