@@ -30,7 +30,7 @@ from platform_core.settings import SiteSettings
 from platform_core.shift.sketch.patient_days import Basis
 from platform_core.shift.sketch.references import freeze_reference
 from platform_core.shift.sketch.sketches import sketch_shard
-from platform_core.shift.watch import vigil
+from platform_core.shift.watch import kept
 from platform_core.shift.watch.alarms import open_watch
 from platform_core.shift.watch.pools import Scope, pools_of, read_counts, write_pools
 from platform_core.shift.watch.ranks import _read_ranks, features_of_days, open_reference, rank_new
@@ -226,7 +226,7 @@ def build(place: Path, *, without: str | None = None) -> Workspace:
     scope = rank(here, "north", order[-12:], order[:-12])
     watch = open_watch(here, scope, alpha=0.05, n_opened=0)
     seen = tuple((key, AT.date()) for site in ("north", "south") for key in keys_of(here, site))
-    vigil._write(here, vigil.Kept(watch=watch, n_reference=12, until=AT, recent=seen))
+    kept.write_kept(here, kept.Kept(watch=watch, n_reference=12, until=AT, recent=seen))
     return here
 
 
