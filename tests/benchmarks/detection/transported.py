@@ -190,7 +190,7 @@ def _coverage(rows: Sequence[Row]) -> list[Line]:
     return [
         rate(
             METRIC, "certified intervals that hold the prevalence", total(rows, "covered"), n_certified, bar=bar,
-            way="at least", note=f"the periods of a cell share one transport: {len(rows)} of those, so read it as wider",
+            way="at least", note=f"the periods of a cell share one transport: there are {len(rows)} of those",
         ),
         rate(METRIC, "not certified, and said so", n - n_certified, n),
     ]  # fmt: skip
