@@ -58,6 +58,8 @@ class Finding:
     divergence: Estimate | None
     joint_risk: Estimate | None
     target_risk: Estimate | None
+    expected_risk: Estimate | None = None
+    """Foretold without labels of the site; nothing is decided on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +220,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
         divergence=estimate_of(row, "divergence"),
         joint_risk=estimate_of(row, "joint_risk"),
         target_risk=estimate_of(row, "target_risk"),
+        expected_risk=estimate_of(row, "expected_risk"),
     )
 
 

@@ -12,8 +12,8 @@ from platform_core.manifest import copies, ingest, ledger
 from platform_core.manifest.serving import Serving, current_servings
 from platform_core.manifest.stages import pending
 from platform_core.manifest.workspace import Workspace
-from platform_core.shift.watch.vigil import keep_watch
 from platform_core.quality.stage import check_quality
+from platform_core.shift.watch.vigil import keep_watch
 from platform_core.trial import case as cases
 from platform_core.trial import finetune, onboard, recalibrate, reharmonize
 from platform_core.trial.case import Case, Next

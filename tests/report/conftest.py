@@ -205,7 +205,8 @@ def add_quality(workspace: Workspace) -> None:
 
 def finding(site: str, period: int, kind: str, **facts: Any) -> dict[str, Any]:
     start = FIRST + timedelta(days=28 * period)
-    sizes = {name: facts.pop(name, None) for name in ("size", "source_risk", "divergence", "joint_risk", "target_risk")}
+    terms = ("size", "source_risk", "divergence", "joint_risk", "target_risk", "expected_risk")
+    sizes = {name: facts.pop(name, None) for name in terms}
     row = {"site": site, "finding_key": f"f-{site}-{period}", "stratum": STRATUM, "target": "lesion",
            "model": "lesion@1", "period_start": start, "period_end": start + timedelta(days=27),
            "reference": "lesion@1", "kind": kind, "run": f"r{period}", **facts}  # fmt: skip
@@ -224,7 +225,7 @@ def add_story(workspace: Workspace) -> None:
         finding("north", 1, "none", **quiet),
         finding("south", 0, "none", **{**quiet, "target_risk": (0.41, 0.33, 0.49)}),
         finding("south", 1, "label", size=(0.31, 0.24, 0.38), source_risk=source, divergence=(0.35, 0.12, 0.58),
-                target_risk=(0.56, 0.47, 0.65), joint_risk=(0.41, 0.35, 0.47),
+                target_risk=(0.56, 0.47, 0.65), joint_risk=(0.41, 0.35, 0.47), expected_risk=(0.53, 0.46, 0.6),
                 explained_by="prevalence 0.61 (0.54 to 0.68) where 0.30 is assumed (p < 0.001; fit p 0.412); "
                              "acquisition is as before"),
         finding("east", 0, "none", **quiet),

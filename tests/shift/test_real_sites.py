@@ -25,8 +25,9 @@ from platform_core.features.measure import FEATURES
 from platform_core.manifest.serving import Calibration
 from platform_core.settings import ShiftSettings
 from platform_core.shift.diagnosis import Verdict, diagnose
-from platform_core.shift.evidence import Material, evidence_of
+from platform_core.shift.evidence import evidence_of
 from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
+from platform_core.shift.material import Material
 from platform_core.shift.risk import auroc
 from platform_core.shift.samples import Patients
 from platform_core.shift.scores import ScoredScans

@@ -288,6 +288,7 @@ def test_without_labels_of_the_site_the_reference_foretells_the_risk(ready: Work
     fill(ready, Month(site="b"), Month(site="b", number=1, is_labelled=False))
     found = measure(ready)
     assert (found.target_risk, found.kind) == (None, "none")
+    assert found.expected_risk is not None
     assert found.expected_risk == pytest.approx(found.source_risk, abs=0.1)
     assert found.expected_risk_low is not None
     assert found.expected_risk_high is not None
