@@ -7,7 +7,7 @@ numbers keep two writers apart, and its transactions keep a write from being don
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
@@ -48,11 +48,12 @@ def met(chosen: Sequence[Chosen]) -> ds.Expression:
     return reduce(or_, each)
 
 
-def remove_traces(delta: DeltaTable, objects: Objects, chosen: Sequence[Chosen]) -> int:
+def remove_traces(reopen: Callable[[], DeltaTable | None], objects: Objects, chosen: Sequence[Chosen]) -> int:
     """Remove files of earlier versions that hold chosen rows, and what the log tells of files that are gone.
 
     Args:
-        delta: The table, as it is now; no row of it is chosen, or those that are were written in their place.
+        reopen: Opens the table as it is now. No row of it is chosen, or those that are were written in their place or
+            since. It is opened after the log was read: what a commit names that lands meanwhile is live.
         objects: The folder of the table.
         chosen: Which rows.
 
@@ -65,6 +66,9 @@ def remove_traces(delta: DeltaTable, objects: Objects, chosen: Sequence[Chosen])
         commits = dict(zip(log, pool.map(objects.get, log), strict=True))
         named = {path for data in commits.values() for path in _named(data)}
         old = datetime.now(UTC) - UNDER_WAY  # by the store's clock or this one: an hour is no matter of seconds
+        delta = reopen()
+        if delta is None:
+            return 0
         live = set(pa.table(delta.get_add_actions(flatten=True)).column("path").to_pylist())
         dead = [
             path
@@ -75,7 +79,7 @@ def remove_traces(delta: DeltaTable, objects: Objects, chosen: Sequence[Chosen])
         holds = pool.map(lambda path: _holds(objects.get(path), path, chosen), dead)
         gone = [path for path, is_held in zip(dead, holds, strict=True) if is_held]
         list(pool.map(objects.delete, gone))
-    left = found.keys() - set(gone)
+    left = (found.keys() - set(gone)) | live
     for path, data in commits.items():
         told = _redacted(data, left)
         if told != data:

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -174,9 +174,8 @@ class Lake:
                 if patience <= 0:
                     raise StorageUnavailable(self._path(table), _first_line(error)) from error
                 time.sleep(random.uniform(0.01, 0.05) * 2 ** min(PATIENCE - patience, 5))
-        delta = self._open(table)
         if delta is not None:
-            remove_traces(delta, open_objects(self._path(table)), gone)
+            remove_traces(partial(self._open, table), open_objects(self._path(table)), gone)
         return n
 
     def _rewrite(

@@ -1,5 +1,6 @@
 """What was erased lies in no file of a table and in no line of its log; what was not is as it was."""
 
+from collections.abc import Iterator
 from datetime import date, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,8 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from platform_core.storage.erasure import Chosen, spelt
-from platform_core.storage.objects import open_objects
+from platform_core.storage.local import LocalObjects
+from platform_core.storage.objects import Stored, open_objects
 from platform_core.storage.tables import Lake
 
 DAY = date(2026, 1, 1)
@@ -170,3 +172,26 @@ def test_a_row_that_comes_between_is_neither_lost_nor_left_out(here: Lake) -> No
 def test_a_condition_is_spelt_with_its_quotes_doubled() -> None:
     chosen: list[Chosen] = [{"key": ["o'clock"], "day": [DAY]}, {"key": ["b"]}]
     assert spelt(chosen) == "(key IN ('o''clock') AND day IN (CAST('2026-01-01' AS DATE))) OR (key IN ('b'))"
+
+
+@pytest.mark.parametrize("when", ["before the listing", "after it"])
+@pytest.mark.parametrize("what", ["append", "compact"])
+def test_a_commit_that_lands_while_files_are_listed_keeps_its_rows(
+    here: Lake, monkeypatch: pytest.MonkeyPatch, when: str, what: str
+) -> None:
+    """It may name a row that is chosen, as it came again: its file is live and must not go."""
+    fill(here, 8)
+    find = LocalObjects.find
+
+    def interrupted(objects: LocalObjects, folder: str) -> Iterator[Stored]:
+        monkeypatch.setattr(LocalObjects, "find", find)
+        listed = [] if when == "before the listing" else list(find(objects, folder))
+        here.append("core__thing", rows(7), transaction="again")
+        if what == "compact":
+            here.compact("core__thing")
+        return iter(listed or find(objects, folder))
+
+    monkeypatch.setattr(LocalObjects, "find", interrupted)
+    assert here.erase("core__thing", GONE) == 1
+    assert keys(here) == [f"key{n:03}" for n in range(8)]
+    assert here.append("core__thing", rows(9), transaction="t9") == 1
