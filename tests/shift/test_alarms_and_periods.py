@@ -1,6 +1,7 @@
 """What an alarm does: it begins a period, it is followed up once, and it is paid for."""
 
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,7 @@ from platform_core.manifest.schemas import DECISION
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.samples import Sample, period_samples
 from platform_core.shift.stage import Finding, measure_shift
+from platform_core.shift.watch import vigil
 from platform_core.shift.watch.raised import alarm_behind, alarms, first_day
 from platform_core.shift.watch.vigil import alarms_tonight, keep_watch, kept_watches
 from platform_core.shift.watch.wealth import share
@@ -79,6 +81,17 @@ def test_a_known_shift_that_persists_alarms_once(alarmed: Workspace) -> None:
         assert night(alarmed, f"later{i}") == []
     assert len(alarms(alarmed, "a")) == 1
     assert alarmed.lake.read(layout.ALARM).num_rows == 1
+
+
+def test_a_night_that_was_cut_short_loses_no_alarm(quiet: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(quiet, Month(number=1, first_day=14, n=60, days=10, noise_hu=13.0))
+    with monkeypatch.context() as cut:
+        cut.setattr(vigil, "raise_alarm", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            night(quiet, "r1")
+    assert alarms(quiet, "a") == []
+    (told,) = night(quiet, "r2")
+    assert "noise_immerkaer_hu higher" in told
 
 
 def test_an_accepted_action_restarts_the_streams_and_spends_alpha(alarmed: Workspace) -> None:

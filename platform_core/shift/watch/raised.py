@@ -18,6 +18,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
 from platform_core.shift.samples import Sample
 from platform_core.shift.watch.alarms import WatchVerdict
+from platform_core.shift.watch.pools import Scope
 from platform_core.storage.tables import rows_of
 
 SAME_START_DAYS = 7
@@ -67,7 +68,7 @@ def raise_alarm(
     feature, crossing = verdict.carriers[0]
     alarm = Alarm(
         site=verdict.scope.site,
-        alarm_key=digest(["alarm", asdict(verdict.scope)]),
+        alarm_key=key_of(verdict.scope),
         stratum=verdict.scope.stratum,
         recipe=verdict.scope.recipe,
         reference=verdict.scope.reference,
@@ -84,6 +85,11 @@ def raise_alarm(
     )
     rows = rows_of(ALARM, [asdict(alarm)])
     return workspace.lake.append(layout.ALARM, rows, transaction=f"alarm/{alarm.alarm_key}") > 0
+
+
+def key_of(scope: Scope) -> str:
+    """Names the one alarm that the watch of a scope can raise."""
+    return digest(["alarm", asdict(scope)])
 
 
 def alarms(workspace: Workspace, site: str) -> list[Alarm]:

@@ -43,7 +43,7 @@ from platform_core.shift.watch.kept import (
     write_kept,
 )
 from platform_core.shift.watch.power import false_alarms_per_year
-from platform_core.shift.watch.raised import Alarm, alarms, raise_alarm
+from platform_core.shift.watch.raised import Alarm, alarms, key_of, raise_alarm
 from platform_core.shift.watch.ranks import open_reference, rank_rows
 
 N_NIGHTS = 7
@@ -77,10 +77,9 @@ def keep_watch(
     kept = []
     for before in chosen:
         mine = _unseen(before, arrived)
-        now = _taken_in(workspace, before, mine.column("series_key").to_pylist(), mine, run)
-        if now.watch.is_closed and not before.watch.is_closed:
-            return _look_through(workspace, site, target, about, days, arrived, run, at)
-        kept.append(now)
+        kept.append(_taken_in(workspace, before, mine.column("series_key").to_pylist(), mine, run))
+    if _is_untold(workspace, site, kept):
+        return _look_through(workspace, site, target, about, days, arrived, run, at)
     return kept
 
 
@@ -106,6 +105,12 @@ def promise_of(settings: ShiftSettings, n_sites: int) -> str:
     return (
         f"at most {settings.alpha:.0%} of sites ever raise a false alarm: of {n_sites}, {per_year:.2g} a year at most"
     )
+
+
+def _is_untold(workspace: Workspace, site: str, kept: Sequence[Kept]) -> bool:
+    """Whether a watch has closed whose alarm is not written yet: tonight, or on a night that was cut short."""
+    closed = {key_of(one.watch.scope) for one in kept if one.watch.is_closed}
+    return bool(closed) and not closed <= {alarm.alarm_key for alarm in alarms(workspace, site)}
 
 
 def _arrived(workspace: Workspace, site: str, every: Sequence[Kept]) -> pa.Table:
