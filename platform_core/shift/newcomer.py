@@ -4,6 +4,7 @@ Both sides are taken as the model sees them, after the recipe: before it, every 
 reference patients from whom the model has learned count as unknown.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,14 @@ from platform_core.shift.scores import ScoredScans
 STATISTIC = "onboarding"
 WHOLE = "all"
 """The `feature` of a row about all features and the score together."""
-SCOPE = ["stratum", "period_start", "reference"]
+Row = dict[str, Any]
+SCOPE = ["stratum", "reference", "recipe"]
+"""Whoever has been looked at under a model and a recipe is not new to them: a border of periods that moves, as old
+scans come late, makes no other newcomer."""
 
 
 def newcomer_verdict(inputs: Inputs) -> OnboardingVerdict | None:
-    """What the looks at a new site say; None where nothing is to be compared.
+    """What the looks at a new site say that no finding has told before; None where nothing is to be compared.
 
     The reference's own site is not new, a period after the accepted one is not, and without a model or a stratum of
     the reference there is nothing to compare with.
@@ -35,15 +39,18 @@ def newcomer_verdict(inputs: Inputs) -> OnboardingVerdict | None:
         return None
     if inputs.current.site == reference.site or inputs.scores is None or inputs.reference_scores is None:
         return None
+    had = _had(inputs, serving.model, serving.recipe)
+    if had.issuperset(LOOKS):
+        return None
     there = _patients(inputs, like, reference.recipe, inputs.reference_scores)
     here = _in_order_of_arrival(inputs, _patients(inputs, inputs.current, serving.recipe, inputs.scores))
     try:
-        return onboarding_test(there, here, alpha=inputs.workspace.settings.shift.alpha, looks=LOOKS)
+        return onboarding_test(there, here, alpha=inputs.workspace.settings.shift.alpha, looks=LOOKS, had=had)
     except EmptySample:
         return None
 
 
-def newcomer_rows(inputs: Inputs) -> list[dict[str, Any]]:
+def newcomer_rows(inputs: Inputs) -> list[Row]:
     """What `newcomer_verdict` says as columns of `out__shift`: a row per look, and one per feature that carries it.
 
     The row of a look has the most surprising arm's statistic as value and the p-value of them all as evidence; the
@@ -54,33 +61,44 @@ def newcomer_rows(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def newcomer_sentences(workspace: Workspace, site: str) -> list[str]:
-    """What the looks at a site said, one sentence per stratum and accepted state, oldest first."""
+    """What the looks at a site said, one sentence per stratum, model and recipe."""
     where = (pc.field("site") == site) & (pc.field("statistic") == STATISTIC)
-    rows = workspace.lake.read(
-        layout.SHIFT, where, [*SCOPE, "feature", "value", "evidence", "n_current", "n_reference"]
-    )
-    states: dict[tuple[Any, ...], dict[tuple[int, str], dict[str, Any]]] = {}
-    for row in rows.to_pylist():
-        states.setdefault(tuple(row[name] for name in SCOPE), {})[row["n_current"], row["feature"]] = row
+    columns = [*SCOPE, "run", "feature", "value", "evidence", "n_current", "n_reference"]
+    states: dict[tuple[Any, ...], dict[int, list[Row]]] = {}
+    for row in workspace.lake.read(layout.SHIFT, where, columns).to_pylist():
+        looks = states.setdefault(tuple(row[name] for name in SCOPE), {})
+        looks.setdefault(row["n_current"], []).append(row)
     return [f"{state[0]}: {_sentence(looks)}" for state, looks in sorted(states.items())]
 
 
-def _sentence(looks: dict[tuple[int, str], dict[str, Any]]) -> str:
+def _had(inputs: Inputs, model: str, recipe: str) -> set[int]:
+    """Numbers of patients at which the stratum has been looked at, under the same model and recipe."""
+    where = (pc.field("site") == inputs.current.site) & (pc.field("statistic") == STATISTIC)
+    rows = inputs.workspace.lake.read(layout.SHIFT, where, [*SCOPE, "n_current"]).to_pylist()
+    scope = (inputs.current.stratum, model, recipe)
+    return {row["n_current"] for row in rows if tuple(row[name] for name in SCOPE) == scope}
+
+
+def _sentence(every: dict[int, list[Row]]) -> str:
     """Of the first look that told the site from the reference, else of the last one."""
-    numbers = sorted({n for n, _ in looks})
-    told = next((n for n in numbers if any(at == n and feature != WHOLE for at, feature in looks)), numbers[-1])
-    look = looks[told, WHOLE]
+    looks = {n: _of_one_run(rows) for n, rows in sorted(every.items())}
+    told = next((n for n, rows in looks.items() if len(rows) > 1), max(looks))
+    look = looks[told].pop(WHOLE)
     about = f"{told} patients against {look['n_reference']}, p {look['evidence']:.2g}"
-    carried = sorted(
-        (row for (n, f), row in looks.items() if n == told and f != WHOLE), key=lambda row: -abs(row["value"])
-    )
+    carried = sorted(looks[told].values(), key=lambda row: -abs(row["value"]))
     if not carried:
         return f"not told apart from the model's reference ({about})"
     named = ", ".join(f"{row['feature']} {'higher' if row['value'] > 0 else 'lower'}" for row in carried)
     return f"unlike the model's reference from the first scans on ({about}): {named}"
 
 
-def _rows(look: OneShot) -> list[dict[str, Any]]:
+def _of_one_run(rows: Sequence[Row]) -> dict[str, Row]:
+    """By feature, what the first run said that had this look."""
+    first = min(row["run"] for row in rows)
+    return {row["feature"]: row for row in rows if row["run"] == first}
+
+
+def _rows(look: OneShot) -> list[Row]:
     about = {"statistic": STATISTIC, "n_current": look.n_current, "n_reference": look.n_reference}
     whole = {"feature": WHOLE, "value": look.arm.statistic, "evidence": look.p}
     carried = [{"feature": name, "value": z} for name, z in look.carriers[:N_CARRIERS]] if look.is_different else []
@@ -99,9 +117,13 @@ def _patients(inputs: Inputs, sample: Sample, recipe: str, scores: ScoredScans) 
 
 
 def _in_order_of_arrival(inputs: Inputs, patients: ScoredPatients) -> ScoredPatients:
-    """By day observed, then by key, which is a hash: the first ones stay the first ones."""
+    """By when they came first, then by day observed and by key, which is a hash: the first ones stay the first ones."""
     site, keys = inputs.current.site, inputs.current.keys
-    rows = inputs.workspace.lake.read(layout.SERIES, pc.field("site") == site, ["series_key", "observed_on"])
-    day = dict(zip(rows.column("series_key").to_pylist(), rows.column("observed_on").to_pylist(), strict=True))
-    order: list[int] = sorted(range(len(keys)), key=lambda i: (day[keys[i]], keys[i]))
+    columns = ["series_key", "ingested_at", "observed_on"]
+    rows = inputs.workspace.lake.read(layout.SERIES, pc.field("site") == site, columns).to_pylist()
+    came: dict[str, tuple[Any, ...]] = {}
+    for row in rows:
+        at = (row["ingested_at"], row["observed_on"], row["series_key"])
+        came[row["series_key"]] = min(at, came.get(row["series_key"], at))
+    order: list[int] = sorted(range(len(keys)), key=lambda i: came[keys[i]])
     return patients.taken(np.array(order, dtype=np.intp))

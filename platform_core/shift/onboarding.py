@@ -13,7 +13,7 @@ exchangeable: one row each, and no effect of the day.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +84,7 @@ class OneShot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnboardingVerdict:
-    """The looks that have been had at a new site."""
+    """The looks that are due at a new site, and have been had now."""
 
     looks: tuple[OneShot, ...]
     """In order of patients; each has its share of alpha."""
@@ -153,6 +153,7 @@ def onboarding_test(
     *,
     alpha: float = 0.05,
     looks: Sequence[int] = LOOKS,
+    had: Collection[int] = (),
     seed: int = 0,
     n_permutations: int = N_PERMUTATIONS,
 ) -> OnboardingVerdict:
@@ -163,15 +164,16 @@ def onboarding_test(
         current: All patients of the site so far, in order of arrival: the first ones are looked at.
         alpha: Chance of any false alarm over all looks.
         looks: Numbers of patients, ascending, fixed before the site's first one.
+        had: Looks that were had before; a second one at other patients would spend their share of alpha again.
         seed: As `one_shot`.
         n_permutations: As `one_shot`.
 
     Raises:
         EmptySample: As `one_shot`.
     """
-    had = [n for n in looks if n <= len(current)]
+    due = [n for n in looks if n <= len(current) and n not in had]
     share = alpha / len(looks)
-    tested = [one_shot(reference, current.first(n), alpha=share, seed=seed, n_permutations=n_permutations) for n in had]
+    tested = [one_shot(reference, current.first(n), alpha=share, seed=seed, n_permutations=n_permutations) for n in due]
     return OnboardingVerdict(looks=tuple(tested), n_next=next((n for n in looks if n > len(current)), None))
 
 

@@ -1,9 +1,11 @@
 """A new site is held against the reference once, at numbers of patients that were fixed beforehand."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,9 @@ from platform_core.shift.onboarding_arms import Arm
 from platform_core.shift.risk import Reals
 from platform_core.shift.scored_patients import ScoredPatients
 from platform_core.shift.stage import measure_shift
-from tests.shift.planted import AT, Month, fill, prepare
+from platform_core.storage.tables import rows_of
+from tests.shift import planted
+from tests.shift.planted import AT, MONDAY, Month, fill, prepare
 
 N_FEATURES = 12
 APART = 1.812
@@ -212,3 +216,59 @@ def test_the_reference_s_own_site_is_not_new(workspace: Workspace) -> None:
     measure_shift(ready, "a", target="lesion", run="r", at=AT)
     assert newcomer_sentences(ready, "a") == []
     assert "onboarding" not in ready.lake.read(layout.SHIFT).column("statistic").to_pylist()
+
+
+def test_a_look_that_was_had_is_not_had_again() -> None:
+    there, site = draw(400, 20), draw(120, 21)
+    (look,) = onboarding_test(there, site, had={50}, n_permutations=99).looks
+    assert look == onboarding_test(there, site, n_permutations=99).looks[1]
+
+
+FIRST = Month(site="b", n=60, first_day=10, days=10)
+LATE = Month(site="b", n=30, first_day=1, days=5, noise_hu=20.0)
+"""Of older scans that come after a night has looked at the first ones."""
+
+
+def came_late(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, *months: Month) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(planted, "AT", AT + timedelta(days=1))
+        fill(workspace, *months)
+
+
+def test_older_scans_that_come_late_make_no_second_test(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = prepare(workspace, "a", "b")
+    fill(ready, Month(site="a", n=400), FIRST)
+    measure_shift(ready, "b", target="lesion", run="r1", at=AT)
+    told = newcomer_sentences(ready, "b")
+    came_late(ready, monkeypatch, LATE)
+    measure_shift(ready, "b", target="lesion", run="r2", at=AT)
+    assert "not told apart" in told[0]
+    assert newcomer_sentences(ready, "b") == told
+    rows = ready.lake.read(layout.SHIFT, pc.field("statistic") == "onboarding").to_pylist()
+    assert [(row["run"], row["n_current"]) for row in rows] == [("r1", 50)]
+
+
+def test_the_first_patients_are_those_who_came_first(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = prepare(workspace, "a", "b")
+    fill(ready, Month(site="a", n=400), FIRST)
+    came_late(ready, monkeypatch, replace(LATE, n=60))
+    measure_shift(ready, "b", target="lesion", run="r", at=AT)
+    rows = ready.lake.read(layout.SHIFT, pc.field("statistic") == "onboarding").to_pylist()
+    assert {row["n_current"] for row in rows if row["feature"] == "noise_immerkaer_hu"} == {100}
+
+
+def test_the_sentence_is_of_one_run(workspace: Workspace) -> None:
+    """Another night's carriers are of other patients."""
+    ready = prepare(workspace, "a", "b")
+    about = {"site": "b", "stratum": "ct", "period_start": MONDAY, "period_end": MONDAY, "recipe": "n"}
+    about |= {"reference": "lesion@1", "statistic": "onboarding", "n_current": 50, "n_reference": 400}
+    first = {"run": "r1", "feature": "all", "value": 1.0, "evidence": 0.4}
+    second = [
+        {"run": "r2", "feature": "all", "value": 9.0, "evidence": 0.001},
+        {"run": "r2", "feature": "x", "value": 9.0},
+    ]
+    rows = rows_of(ready.lake.schemas[layout.SHIFT], [about | row for row in (first, *second)])
+    ready.lake.append(layout.SHIFT, rows, transaction="shift")
+    assert newcomer_sentences(ready, "b") == [
+        "ct: not told apart from the model's reference (50 patients against 400, p 0.4)"
+    ]
