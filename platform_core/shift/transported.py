@@ -39,7 +39,7 @@ class Transported:
 def read_transported(
     workspace: Workspace, *, site: str, stratum: str, target: str, model: str, recipe: str, period_start: date
 ) -> Transported | None:
-    """The reference as the site's scanner showed it in a period, learned from the most patients of it.
+    """The reference as the site's scanner showed it in a period, as the latest run has learned it.
 
     None if nobody has shown it, or it could not be shown.
     """
@@ -50,7 +50,7 @@ def read_transported(
     rows = workspace.lake.read(layout.TRANSPORTED, where).to_pylist()
     if not rows:
         return None
-    _, transport = max((row["n_site"], row["transport"]) for row in rows)
+    *_, transport = max((row["run"], row["n_site"], row["transport"]) for row in rows)  # runs sort by time
     shown = sorted(
         (row for row in rows if row["transport"] == transport and row["reason"] is None),
         key=lambda row: str(row["series_key"]),
