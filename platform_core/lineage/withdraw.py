@@ -185,8 +185,8 @@ def _clear_book(workspace: Workspace, site: str, book: Book, plan: Plan) -> None
     """Let the book forget the patient, and whatever another door has withdrawn: files that the ledger does not know."""
     keys = workspace.lake.read(layout.ARRIVAL, pc.field("site") == site, ["arrival_key"]).column("arrival_key")
     known = set(keys.to_pylist())
-    gone = [entry.arrival_key for entry in book.entries() if entry.arrival_key and entry.arrival_key not in known]
-    bases = {entry.base for entry in book.entries() if entry.base and entry.arrival_key in set(gone)}
+    gone = {entry.arrival_key for entry in book.entries() if entry.arrival_key and entry.arrival_key not in known}
+    bases = {entry.base for entry in book.entries() if entry.base and entry.arrival_key in gone}
     if bases or gone or plan.bases.get(site):
         book.erase({*bases, *plan.bases.get(site, ())}, {*gone, *plan.arrivals})
 

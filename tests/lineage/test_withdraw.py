@@ -12,7 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,8 +27,8 @@ from platform_core import layout
 from platform_core.errors import BadRequest, UnknownName
 from platform_core.lineage.journal import held_plans, keep_plan
 from platform_core.lineage.plan import Plan, plan_withdrawal
-from platform_core.lineage.withdraw import Withdrawn, withdraw
-from platform_core.manifest.book import Book
+from platform_core.lineage.withdraw import Withdrawn, _clear_book, withdraw
+from platform_core.manifest.book import Book, Entry
 from platform_core.manifest.copies import mark_copies
 from platform_core.manifest.door import open_door
 from platform_core.manifest.patients import merge_patients
@@ -442,3 +443,38 @@ def test_everybody_else_is_still_there(fleet: Fleet) -> None:
     for site in here.sites:
         left = patients_of(site, without=GONE if site != "east" else None)
         assert [len(keys_of(here, site, patient)) for patient in left] == [1] * len(left)
+
+
+class CountedKey(str):
+    """A key that counts how often it is put into a set or looked for in one."""
+
+    __slots__ = ()
+    n_hashed = 0
+
+    def __hash__(self) -> int:
+        CountedKey.n_hashed += 1
+        return super().__hash__()
+
+
+class KnownFiles:
+    """A door book of files that the ledger does not know."""
+
+    def __init__(self, n: int) -> None:
+        self.known = [
+            Entry(address="", n_bytes=1, modified_ns=1, arrival_key=CountedKey(f"k{i}"), base=f"b{i}") for i in range(n)
+        ]
+        self.erased: tuple[set[str], set[str]] = (set(), set())
+
+    def entries(self) -> Iterator[Entry]:
+        yield from self.known
+
+    def erase(self, bases: set[str], arrival_keys: set[str]) -> None:
+        self.erased = bases, arrival_keys
+
+
+def test_a_book_of_n_files_is_cleared_in_n_steps(workspace: Workspace) -> None:
+    book, n = KnownFiles(100), 100
+    plan = SimpleNamespace(bases={}, arrivals=())
+    _clear_book(workspace, "south", cast("Book", book), cast("Plan", plan))
+    assert CountedKey.n_hashed < 10 * n
+    assert book.erased == ({f"b{i}" for i in range(n)}, {f"k{i}" for i in range(n)})
