@@ -123,7 +123,8 @@ def _power(rows: Sequence[Row], what: str, bar: float | None = None) -> Line:
 def mean_rate(metric: str, what: str, rows: Sequence[Row], names: Sequence[str], **more: object) -> Line:
     """The mean of the cells' rates, so that a cell that was drawn more often counts no more.
 
-    The interval is Clopper and Pearson's for as many repetitions at that rate.
+    The interval is Clopper and Pearson's for as many repetitions at that rate; operators that were applied to the same
+    patients draw the same of them, so it is somewhat narrow.
     """
     n, share = total(rows, "n"), mean_share(rows, names)
     return replace(rate(metric, what, round(share * n) if n else 0, n, way="at least", **more), value=share)

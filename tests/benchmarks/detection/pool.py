@@ -40,6 +40,7 @@ MIXED_WITH = (("psf", 1), ("psf", 2), ("dose", 1), ("dose", 2))
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
 SOURCES = ("operators.py", "world.py", "reader.py")
+HARMONIZED_BY = ("axes", "clip_intensity", "oblique", "recipe", "resample", "taps")
 RECIPE = (
     StepSettings.model_validate({"harmonizer": "resample", "spacing_mm": [1.5, 1.5, 3.0]}),
     StepSettings.model_validate({"harmonizer": "clip_intensity", "low": LOW_HU, "high": HIGH_HU}),
@@ -159,8 +160,9 @@ def digest_of_sources(size: Size) -> str:
     """Of what decides what a pool holds."""
     core = Path(__file__).parents[3] / "platform_core"
     files = [HERE / name for name in SOURCES]
-    for room in ("features", "phantom"):
+    for room in ("features", "phantom", "imaging"):
         files += sorted((core / room).glob("*.py"))
+    files += [core / "harmonize" / f"{name}.py" for name in HARMONIZED_BY]
     found = hashlib.sha256(repr((size, RECIPE, FIRST_TRAINED)).encode())
     for file in files:
         found.update(file.read_bytes())
