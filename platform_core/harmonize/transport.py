@@ -146,7 +146,8 @@ def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned)
         site: What `learn_end` found at the site, on volumes of the same in-plane spacing.
 
     Returns:
-        None if either end tells nothing, or too few frequencies carry signal.
+        None if either end tells nothing, too few frequencies carry signal, or pixels are so coarse that no ring is at
+        or above `NOISE_FROM`: nobody could say whether the noise is the site's.
 
     Source:
         Kijewski & Judy 1987, doi:10.1088/0031-9155/32/5/003 (a kernel multiplies signal by H and noise power by H^2).
@@ -158,6 +159,8 @@ def learn_transport(settings: BandGain, sample: Sequence[Volume], site: Learned)
     placed = [fewer_slices(volume) for volume in sample if volume.geometry is not None]
     n = min(len(each["frequency_per_mm"]) for each in (learned, site))
     at = np.asarray(site["frequency_per_mm"][:n], dtype=np.float64)
+    if not (at >= NOISE_FROM).any():
+        return None
     first = _first_pure(learned, site, n)
     reference, there = _both_ends(learned, site, at, first)
     there = replace(there, noise=reference.noise * np.exp(_smooth(np.log(there.noise / reference.noise), N_SMOOTHINGS)))

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from platform_core.harmonize.band_gain import BandGain
 from platform_core.harmonize.transport import Transport, fewer_slices, learn_end, learn_transport, transport_volume
-from platform_core.imaging.volume import Volume
+from platform_core.imaging.volume import Geometry, Volume
 from platform_core.phantom.acquire import Acquisition, acquire
 from platform_core.phantom.anatomy import draw_anatomy
 from platform_core.shift.labels.prevalence import PrevalenceEstimate, estimate_prevalence
@@ -221,3 +221,21 @@ def test_prevalence_is_told_through_another_scanner(scanner: Scanner, prevalence
     assert abs(through.value - prevalence) < 0.03
     assert through.low <= prevalence <= through.high
     assert through.p_fit > 0.01
+
+
+def coarse_scan(seed: int) -> Volume:
+    """Smooth texture on the left, none on the right, noise on both."""
+    rng = np.random.default_rng(seed)
+    texture = 600 * gaussian_filter(rng.normal(size=(4, 96, 96)), (0, 1, 1))
+    texture[:, :, 48:] = 0
+    voxels = (texture + 5 * rng.normal(size=texture.shape)).astype(np.float32)
+    return Volume(voxels=voxels, geometry=Geometry((3.75, 3.75, 5.0)))
+
+
+def test_pixels_too_coarse_to_hold_noise_against_noise_give_no_transport() -> None:
+    """Seven rings with signal, all below the frequency from which on it is told whether noise is matched."""
+    settings = BandGain(patch_mm=60.0, foreground_above=-5000.0)
+    reference, site = ([coarse_scan(first + k) for k in range(6)] for first in (0, 100))
+    end = learn_end(settings, site)
+    assert max(end["frequency_per_mm"]) == pytest.approx(7 / 60, rel=1e-5)
+    assert learn_transport(settings, reference, end) is None
