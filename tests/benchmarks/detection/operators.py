@@ -125,8 +125,8 @@ SCANNER_OPERATORS: dict[str, ScannerOperator] = {
     )
 }
 HELD_OUT = SHARP_KERNEL.name
-"""Nothing was developed on this family. Its AUROC was printed when pools were built, and its first rows lay in the CSV while
-the diagnosis was mended for other reasons."""
+"""Nothing was developed on this family. Its AUROC was printed when pools were built, and its first rows lay in the
+CSV while the diagnosis was mended for other reasons."""
 DEVELOPED_ON = tuple(name for name in SCANNER_OPERATORS if name != HELD_OUT)
 
 PREVALENCE = 0.30

@@ -4,8 +4,8 @@ With the nuisances one by one, and with all of them. Beside it, on the same scan
 last 100 images at 5 % (Bonferroni over the features), PSI > 0.2 of them, and Evidently's default (an alarm when half of
 the columns have drifted).
 
-What is watched is one family of eight features, at the share of alpha that a site's first watch has; the watch on scores and
-those after a restart have shares of their own, which add up to no more than alpha.
+What is watched is one family of eight features, at the share of alpha that a site's first watch has; the watch on
+scores and those after a restart have shares of their own, which add up to no more than alpha.
 """
 
 import math

@@ -205,11 +205,12 @@ def _family(name: str, rows: Sequence[Row]) -> list[Line]:
     cells = [[row for row in its if row.cell == cell] for cell in sorted({row.cell for row in its})]
     biases = [abs(total(rows, "bias") / total(rows, "certified")) for rows in cells if total(rows, "certified")]
     naive = {"scores held against the reference as it is": total(its, "naive_bias") / n}
+    mean = float(np.mean(biases)) if biases else np.nan
     worst = f"worst cell {max(biases):.3f}, " if biases else ""
     note = f"{worst}not certified {n - n_certified:.0f} of {n:.0f}" + (", held out" if name == HELD_OUT else "")
     eta = total(its, "eta") / n
     return [
-        Line(metric=METRIC, what=f"|bias| of prevalence, {name}, mean over cells", value=float(np.mean(biases)) if biases else np.nan, n=int(n_certified),
+        Line(metric=METRIC, what=f"|bias| of prevalence, {name}, mean over cells", value=mean, n=int(n_certified),
              bar=M6["bars"]["bias"], beside=naive, note=note),
         Line(metric="M5", what=f"distance taken away, {name}", value=eta, n=int(n), bar=M6["bars"]["eta"],
              way="at least"),
