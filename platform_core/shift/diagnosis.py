@@ -131,7 +131,7 @@ def _label(ask: Questions) -> Verdict | None:
         return None
     text = say.joined(
         say.prevalence(ask.evidence),
-        say.quiet_acquisition(ask.evidence),
+        say.quiet_acquisition(ask.left_over("acquisition")),
         say.labelled_prevalence(ask.evidence),
         say.concept(ask.concept),
     )

@@ -11,6 +11,7 @@ from platform_core.shift.evidence import Evidence
 from platform_core.shift.labels.concept import ConceptTest, one_look_test
 from platform_core.shift.labels.prevalence import P_FIT, PrevalenceEstimate
 from platform_core.shift.material import Bank
+from platform_core.shift.reweighted import ReweightedDistance
 from platform_core.shift.risk import Estimate
 
 Question = Literal["acquisition", "content", "prevalence", "concept"]
@@ -67,9 +68,20 @@ class Questions:
         worst = self._significant(self._of_bank("content", self.shifts), self.alpha("content"))
         return any(self._is_material(shift) for shift in worst) and not self._is_prevalence_alone("content")
 
+    def left_over(self, bank: Bank) -> ReweightedDistance | None:
+        """What is left at the estimated prevalence; None where too few make it up to show a material difference.
+
+        That a difference may be chance among forty patients is no reason to believe that it is.
+        """
+        left = self.evidence.reweighted.get(bank)
+        if left is None or left.value < self.settings.material_distance or left.p < STILL_THERE:
+            return left
+        is_told = left.n_reference >= self.settings.min_scans
+        return left if is_told and left.value - left.by_chance < self.settings.material_distance else None
+
     def _is_prevalence_alone(self, bank: Bank) -> bool:
         """Nothing is left of the difference once those compared with have the site's share of positives."""
-        left = self.evidence.reweighted.get(bank)
+        left = self.left_over(bank)
         if left is not None:
             return left.p >= STILL_THERE or left.value < self.settings.material_distance
         if self.prevalence_change is None or not self.evidence.fits:
@@ -143,7 +155,7 @@ class Questions:
         """Scores tell of another prevalence, or other patients came, and labels or features deny that this is all."""
         if self.denial is not None:
             return self.prevalence_change is not None or self.has_other_patients
-        is_left_over = self.has_other_patients and "content" in self.evidence.reweighted
+        is_left_over = self.has_other_patients and self.left_over("content") is not None
         return self.prevalence_change is not None and is_left_over
 
     @property

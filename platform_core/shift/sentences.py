@@ -5,6 +5,7 @@ from platform_core.shift.evidence import Evidence
 from platform_core.shift.labels.concept import ConceptTest
 from platform_core.shift.labels.labelled_prevalence import labels_needed
 from platform_core.shift.labels.prevalence import P_FIT, PrevalenceEstimate
+from platform_core.shift.reweighted import ReweightedDistance
 
 WORTH_NAMING = 0.1
 """Share of patients from whom on a header value that was never seen is named as a cause."""
@@ -133,9 +134,8 @@ def through_scanner(evidence: Evidence) -> str:
     return f"prevalence {'unchanged ' if found.low <= found.assumed <= found.high else ''}{text} {numbers}"
 
 
-def quiet_acquisition(evidence: Evidence) -> str:
+def quiet_acquisition(left: ReweightedDistance | None) -> str:
     """Of a label shift: that scanners are not the cause."""
-    left = evidence.reweighted.get("acquisition")
     if left is None:
         return "acquisition is as before"
     return f"acquisition is as before at that prevalence (KS {left.value:.2f}, {_p(left.p)})"

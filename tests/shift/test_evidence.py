@@ -82,6 +82,14 @@ def test_a_scanner_that_moved_with_prevalence_stays_a_scanner() -> None:
     assert found.kind == "covariate_acquisition"
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_scanner_is_not_excused_because_few_labels_cannot_show_it(seed: int) -> None:
+    made = material(Site(prevalence=0.65), np.random.default_rng(seed), n_reference=500)
+    values = made.current.values + np.where(np.arange(made.current.values.shape[1]) == 0, 0.6, 0.0)
+    few = replace(made.accepted, y=np.where(np.arange(500) < 50, made.accepted.y, np.nan))
+    assert verdict(replace(with_values(made, values), accepted=few)).kind == "covariate_acquisition"
+
+
 @pytest.mark.parametrize(("prevalence", "kind"), [(0.3, "covariate_acquisition"), (0.65, "mixed")])
 def test_seen_through_the_sites_scanner_prevalence_has_moved_or_not(prevalence: float, kind: str) -> None:
     site, rng = Site(n=1000, noise=0.8, prevalence=prevalence), np.random.default_rng(2)
