@@ -117,13 +117,13 @@ def follow(
         has_acted: One of `ACTS` was carried out for it.
         run: The run.
         at: The moment, UTC.
-        alarm_key: Of the watch's alarm that began the finding's period; None where the calendar did.
+        alarm_key: Of the watch's alarm that began the finding's period, or that none has answered; None without one.
 
     Returns:
         The episode as it now is; None if there is none.
     """
     present = _running(workspace, finding)
-    is_alarm = alarm_key is not None and not _is_answered(workspace, finding)
+    is_alarm = alarm_key is not None and not _is_answered(workspace, finding, alarm_key)
     if present is None and finding["kind"] in QUIET and not is_alarm:
         return None
     key = open_episode(workspace, finding, run=run, at=at, alarm_key=alarm_key)
@@ -144,11 +144,12 @@ def _next_state(present: Episode | None, kind: str, *, is_later: bool, has_acted
     return "acted" if has_acted else None
 
 
-def _is_answered(workspace: Workspace, finding: Mapping[str, Any]) -> bool:
-    """Whether an episode of the finding's period was closed already: an alarm is followed up once."""
+def _is_answered(workspace: Workspace, finding: Mapping[str, Any], alarm_key: str) -> bool:
+    """Whether an episode of the alarm or of the finding's period was closed already: an alarm is followed up once."""
     scope = (finding["stratum"], finding["target"])
     mine = [e for e in episodes(workspace, str(finding["site"])) if (e.stratum, e.target) == scope]
-    return any(e.state == "closed" and e.followed_until >= finding["period_end"] for e in mine)
+    closed = [e for e in mine if e.state == "closed"]
+    return any(e.alarm_key == alarm_key or e.followed_until >= finding["period_end"] for e in closed)
 
 
 def _running(workspace: Workspace, finding: Mapping[str, Any]) -> Episode | None:

@@ -44,7 +44,7 @@ class Situation:
     strategies: tuple[str, ...] = ()
     """What the target allows, cheapest first."""
     alarm: str | None = None
-    """What the watch said whose alarm began the period; None where the calendar did."""
+    """What the watch said whose alarm began the period, or that none has answered; None without one."""
     needs_approval: bool = False
     """A person must agree before weights move."""
 

@@ -15,6 +15,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 from platform_core.shift.contract import LONG
 from platform_core.shift.risk import Reals
+from platform_core.storage.tables import rows_of
 
 HERE = "platform_core.shift"
 HEADER_FIELDS = (
@@ -35,6 +36,9 @@ Fields = Mapping[str, tuple[str | None, ...]]
 Labels = Mapping[str, tuple[float, float]]
 """By series: 1 positive or 0 negative, and the chance that it was asked for a label, NaN if not stated."""
 CUT = pa.schema([("stratum", pa.string()), ("period_start", pa.date32())])
+RAISED = pa.schema(
+    [("alarm_key", pa.string()), *CUT, ("is_score", pa.bool_()), ("raised_at", pa.timestamp("us", tz="UTC"))]
+)
 EVER_DAYS = 365_000
 """A period so long that it holds every scan."""
 
@@ -161,10 +165,16 @@ class AcceptedDays:
 
 def accepted_days(workspace: Workspace, site: str, target: str | None) -> AcceptedDays:
     """Which days decisions have accepted."""
-    with workspace.lake.connect([layout.DECISION, layout.FINDING, layout.ALARM]) as db:
+    with workspace.lake.connect([layout.DECISION, layout.FINDING]) as db:
+        db.register("alarm", _alarms(workspace, site))
         rows = load(HERE, "accepted_periods").run(db, site=site, target=target).to_pylist()
     images = {row["stratum"]: row["period_start"] for row in rows if row["period_start"] is not None}
     return AcceptedDays(images, {row["stratum"]: row["scored_from"] for row in rows})
+
+
+def scored_by(reference: str) -> str | None:
+    """The model whose scores are ranked against a reference, as in `core__rank`; None for features."""
+    return (reference or "").rpartition("/")[0] or None
 
 
 def feature_values(workspace: Workspace, sample: Sample, recipe: str) -> pa.Table:
@@ -264,8 +274,15 @@ def _first_scans(
 
 def _cuts(workspace: Workspace, site: str) -> pa.Table:
     """Days on which an alarm begins a period."""
-    alarms = workspace.lake.read(layout.ALARM, pc.field("site") == site, CUT.names)
+    alarms = _alarms(workspace, site).select(CUT.names)
     return alarms.group_by(CUT.names, use_threads=False).aggregate([]).cast(CUT)
+
+
+def _alarms(workspace: Workspace, site: str) -> pa.Table:
+    """What cuts the calendar of a site and waits for an answer, in the columns of `RAISED`."""
+    rows = workspace.lake.read(layout.ALARM, pc.field("site") == site).to_pylist()
+    told = [row | {"is_score": scored_by(row["reference"]) is not None} for row in rows]
+    return rows_of(RAISED, [{name: row[name] for name in RAISED.names} for row in told])
 
 
 def _by_stratum(samples: list[Sample]) -> dict[str, list[Sample]]:

@@ -114,6 +114,7 @@ def settle(
         "after": None if after is None else measures(risk_now(case, after)),
         **(facts or {}),
     }
+    alarm = alarm_behind(case.workspace, finding)  # before the decision, which may answer it
     key = record_decision(
         case.workspace,
         decision,
@@ -126,7 +127,6 @@ def settle(
         at=case.at,
     )
     acted = status == "done" and after is not None
-    alarm = alarm_behind(case.workspace, finding)
     alarm_key = None if alarm is None else alarm.alarm_key
     episodes.follow(case.workspace, finding, has_acted=acted, run=case.run, at=case.at, alarm_key=alarm_key)
     return key

@@ -89,6 +89,13 @@ def test_an_alarm_s_period_that_overlaps_the_month_before_is_no_later_period(wor
     assert state(step(workspace, finding(workspace, "since", "none"))) == "acted"
 
 
+def test_an_alarm_that_a_later_quiet_period_answers_is_followed_up_once(workspace: Workspace) -> None:
+    later = CHANGED_ON + timedelta(days=28)
+    assert state(step(workspace, finding(workspace, "few", "undetermined"))) == "opened"
+    assert state(step(workspace, finding(workspace, "quiet", "none", later))) == "closed"
+    assert step(workspace, finding(workspace, "still few", "undetermined", later + timedelta(days=28))) is None
+
+
 @pytest.mark.parametrize(
     ("kind", "rule"),
     [("none", "alarm_not_material"), ("undetermined", "alarm_too_few_patients"), ("label", "prevalence_moved")],

@@ -1,6 +1,6 @@
 """What an alarm does: it begins a period, it is followed up once, and it is paid for."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 from unittest.mock import Mock
 
 import pyarrow as pa
@@ -8,9 +8,9 @@ import pyarrow.compute as pc
 import pytest
 
 from platform_core import layout
-from platform_core.manifest.schemas import DECISION
+from platform_core.manifest.schemas import ALARM, DECISION, FINDING
 from platform_core.manifest.workspace import Workspace
-from platform_core.shift.samples import Sample, period_samples
+from platform_core.shift.samples import Sample, accepted_days, period_samples
 from platform_core.shift.stage import Finding, measure_shift
 from platform_core.shift.watch import vigil
 from platform_core.shift.watch.raised import alarm_behind, alarms, first_day
@@ -201,6 +201,83 @@ def test_what_was_looked_at_is_not_looked_at_again(quiet: Workspace) -> None:
     n = quiet.lake.version(layout.RANK)
     assert keep_watch(quiet, "a", "lesion", run="r2")[0] == kept
     assert quiet.lake.version(layout.RANK) == n
+
+
+def day(n: int) -> date:
+    return MONDAY + timedelta(days=n)
+
+
+def raised(workspace: Workspace, start: int, night: int, reference: str = "a@2024-01-01") -> str:
+    """An alarm of a night about a change on a day, as a row."""
+    dates = dict.fromkeys(("changed_on", "period_start"), day(start)) | {"alarmed_on": day(night)}
+    texts = dict.fromkeys(("recipe", "feature", "meaning", "sentence"), "t")
+    key = f"{reference}/{start}"
+    row = {"site": "a", "alarm_key": key, "stratum": STRATUM, "reference": reference, "log_e": 9.0, "threshold": 9.0}
+    row |= dates | texts | {"raised_at": AT + timedelta(days=night), "run": "r"}
+    workspace.lake.append(layout.ALARM, rows_of(ALARM, [row]), transaction=key)
+    return key
+
+
+def decided(workspace: Workspace, start: int, night: int, action: str = "none", kind: str = "none") -> None:
+    """A decision of a night about the period that begins on a day, with its finding."""
+    name = f"{start}/{night}/{action}"
+    about = {"site": "a", "finding_key": name, "target": "lesion", "run": "r"}
+    finding = about | {"stratum": STRATUM, "period_start": day(start), "period_end": day(start + 27), "kind": kind}
+    decision = about | {"decision_key": name, "action": action, "status": "done", "decided_at": AT + timedelta(night)}
+    workspace.lake.append(layout.FINDING, rows_of(FINDING, [finding]), transaction=name)
+    workspace.lake.append(layout.DECISION, rows_of(DECISION, [decision]), transaction=name)
+
+
+def behind(workspace: Workspace, start: int) -> str | None:
+    finding = {"site": "a", "stratum": STRATUM, "target": "lesion", "period_start": day(start)}
+    alarm = alarm_behind(workspace, finding)
+    return None if alarm is None else alarm.alarm_key
+
+
+def test_an_alarm_waits_until_a_state_is_accepted_however_old_its_change(workspace: Workspace) -> None:
+    key = raised(workspace, start=45, night=80)
+    assert [behind(workspace, start) for start in (28, 45, 73, 101)] == [None, key, key, key]
+    decided(workspace, start=73, night=81, action="hold", kind="mixed")
+    assert behind(workspace, 101) == key
+    decided(workspace, start=101, night=102, action="reharmonize", kind="covariate_acquisition")
+    assert [behind(workspace, start) for start in (101, 129)] == [None, None]
+
+
+def test_of_two_alarms_the_later_change_is_told_of(workspace: Workspace) -> None:
+    _, later = (
+        raised(workspace, start=45, night=50),
+        raised(workspace, start=60, night=70, reference="m@1/a@2024-01-01"),
+    )
+    assert behind(workspace, 88) == later
+
+
+def test_the_first_quiet_period_since_an_unanswered_alarm_is_accepted(workspace: Workspace) -> None:
+    """Holding, asking for labels and refusing accept nothing: without this the watch would stay closed for ever."""
+    decided(workspace, start=28, night=40)
+    decided(workspace, start=56, night=60)
+    raised(workspace, start=45, night=80)
+    decided(workspace, start=45, night=80, action="request_labels", kind="covariate_case_mix")
+    assert accepted_days(workspace, "a", "lesion").images == {}
+    decided(workspace, start=73, night=90)
+    decided(workspace, start=101, night=120)
+    assert accepted_days(workspace, "a", "lesion").images == {STRATUM: day(73)}
+
+
+def test_quiet_periods_after_an_action_accept_nothing_more(workspace: Workspace) -> None:
+    raised(workspace, start=45, night=80)
+    decided(workspace, start=45, night=80, action="adapt", kind="covariate_acquisition")
+    decided(workspace, start=73, night=90)
+    assert accepted_days(workspace, "a", "lesion").images == {STRATUM: day(45)}
+
+
+def test_a_recalibration_answers_an_alarm_of_scores_alone(workspace: Workspace) -> None:
+    raised(workspace, start=45, night=80, reference="lesion@1/a@2024-01-01")
+    decided(workspace, start=45, night=80, action="recalibrate", kind="label")
+    decided(workspace, start=73, night=90)
+    assert accepted_days(workspace, "a", "lesion").images == {}
+    raised(workspace, start=45, night=91)
+    decided(workspace, start=101, night=120)
+    assert accepted_days(workspace, "a", "lesion").images == {STRATUM: day(101)}
 
 
 def sample(first: int, last: int) -> Sample:

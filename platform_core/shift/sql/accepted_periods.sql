@@ -2,12 +2,13 @@
 --
 -- reads    out__decision
 --          out__finding
---          out__alarm
+--          alarm(alarm_key VARCHAR, stratum VARCHAR, period_start DATE, is_score BOOLEAN, raised_at TIMESTAMPTZ)
+--              those that are about the target
 -- params   $site   VARCHAR
 --          $target VARCHAR  NULL before there is a target
 -- returns  stratum VARCHAR
 --          period_start DATE  of the finding behind the latest action that was carried out, or
---                             of the latest period that an alarm began and that turned out not to matter;
+--                             of the first period since an unanswered alarm in which nothing mattered;
 --                             NULL if the stratum was only recalibrated
 --          scored_from DATE   the same, if a recalibration counts as well: it accepts scores, and not images
 
@@ -15,28 +16,51 @@ WITH
 
 -- what each finding was about
 scope AS (
-    SELECT DISTINCT
-        finding_key,
-        stratum,
-        period_start,
-        kind = 'none' AND EXISTS (
-            FROM out__alarm
-            WHERE (out__alarm.site, out__alarm.stratum, out__alarm.period_start)
-                = (out__finding.site, out__finding.stratum, out__finding.period_start)
-        ) AS is_harmless
+    SELECT DISTINCT finding_key, stratum, period_start, kind = 'none' AS is_quiet
     FROM out__finding
     WHERE site = $site
+),
+
+-- actions that were carried out, and quiet periods that called for none
+step AS (
+    SELECT stratum, period_start, decided_at, action
+    FROM out__decision
+    JOIN scope USING (finding_key)
+    WHERE site = $site
+        AND target IS NOT DISTINCT FROM $target
+        AND status = 'done'
+        AND (action IN ('reharmonize', 'fine_tune', 'adapt', 'recalibrate') OR (action = 'none' AND is_quiet))
+),
+
+-- the moment of the first step that answered each alarm
+answered AS (
+    SELECT alarm.alarm_key, alarm.stratum, alarm.period_start, min(step.decided_at) AS answered_at
+    FROM alarm
+    JOIN step
+        ON step.stratum = alarm.stratum
+        AND step.period_start >= alarm.period_start
+        AND (alarm.raised_at IS NULL OR step.decided_at >= alarm.raised_at)
+        AND (alarm.is_score OR step.action <> 'recalibrate')
+    GROUP BY ALL
+),
+
+-- steps that accept their period: a quiet one only if it answered an alarm
+accepting AS (
+    SELECT *
+    FROM step
+    WHERE action <> 'none'
+        OR EXISTS (
+            FROM answered
+            WHERE answered.stratum = step.stratum
+                AND answered.period_start <= step.period_start
+                AND answered.answered_at = step.decided_at
+        )
 )
 
 SELECT
     stratum,
     arg_max(period_start, decided_at) FILTER (action <> 'recalibrate') AS period_start,
     arg_max(period_start, decided_at) AS scored_from
-FROM out__decision
-JOIN scope USING (finding_key)
-WHERE site = $site
-    AND target IS NOT DISTINCT FROM $target
-    AND status = 'done'
-    AND (action IN ('reharmonize', 'fine_tune', 'adapt', 'recalibrate') OR (action = 'none' AND is_harmless))
+FROM accepting
 GROUP BY stratum
 ORDER BY stratum

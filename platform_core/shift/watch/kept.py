@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from platform_core import layout
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
-from platform_core.shift.samples import AcceptedDays, Sample
+from platform_core.shift.samples import AcceptedDays, Sample, scored_by
 from platform_core.shift.watch.alarms import SCANS_PER_CHECK, WatchVerdict, judge
 from platform_core.shift.watch.pools import Scope
 from platform_core.shift.watch.power import Promise, smallest_shift
@@ -112,7 +112,7 @@ class Watched:
 
 def watched_in(scope: Scope) -> Watched:
     """What a scope is about."""
-    return Watched(model=scope.reference.rpartition("/")[0] or None, recipe=scope.recipe)
+    return Watched(model=scored_by(scope.reference), recipe=scope.recipe)
 
 
 def every_watch(workspace: Workspace, site: str) -> list[Kept]:

@@ -16,7 +16,7 @@ from platform_core import layout
 from platform_core.manifest.schemas import ALARM
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
-from platform_core.shift.samples import Sample
+from platform_core.shift.samples import AcceptedDays, Sample, accepted_days, scored_by
 from platform_core.shift.watch.alarms import WatchVerdict
 from platform_core.shift.watch.pools import Scope
 from platform_core.storage.tables import rows_of
@@ -100,10 +100,24 @@ def alarms(workspace: Workspace, site: str) -> list[Alarm]:
 
 
 def alarm_behind(workspace: Workspace, finding: Mapping[str, Any]) -> Alarm | None:
-    """The alarm that began the period of a finding (a row of `out__finding`); None where the calendar did."""
-    about = ("stratum", "period_start")
-    found = [a for a in alarms(workspace, str(finding["site"])) if all(getattr(a, n) == finding[n] for n in about)]
-    return found[-1] if found else None
+    """The alarm that a finding (a row of `out__finding`) is about: that which began its period, else an open one.
+
+    A watch is closed until its alarm is answered. If the period that it began has passed, or never had enough
+    patients, the latest alarm that no accepted state has answered is still told of.
+    """
+    site, start = str(finding["site"]), finding["period_start"]
+    found = [a for a in alarms(workspace, site) if a.stratum == finding["stratum"] and a.period_start <= start]
+    begun = [alarm for alarm in found if alarm.period_start == start]
+    if begun or not found:
+        return begun[-1] if begun else None
+    days = accepted_days(workspace, site, finding.get("target"))
+    waiting = [alarm for alarm in found if not _is_answered(alarm, days)]
+    return max(waiting, key=lambda alarm: (alarm.period_start, alarm.alarmed_on), default=None)
+
+
+def _is_answered(alarm: Alarm, days: AcceptedDays) -> bool:
+    accepted = days.images if scored_by(alarm.reference) is None else days.scores
+    return accepted.get(alarm.stratum, date.min) >= alarm.period_start
 
 
 def first_day(changed_on: date, crossed_on: date, periods: list[Sample], accepted: Sample) -> date:
