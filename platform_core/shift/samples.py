@@ -120,6 +120,11 @@ def period_samples(workspace: Workspace, site: str, modality: str | None) -> dic
     return _by_stratum(_first_scans(workspace, site, modality, workspace.settings.shift.period_days))
 
 
+def modalities_of(modality: str | None) -> list[str] | None:
+    """What a header may call a modality; None for all."""
+    return list(PROJECTIONS) if modality in PROJECTIONS else [modality] if modality else None
+
+
 def reference_samples(
     workspace: Workspace, site: str, modality: str, *, observed_before: date | None, ingested_by: datetime | None
 ) -> dict[str, Sample]:
@@ -252,13 +257,12 @@ def _first_scans(
     observed_before: date | None = None,
     ingested_by: datetime | None = None,
 ) -> list[Sample]:
-    modalities = list(PROJECTIONS) if modality in PROJECTIONS else [modality] if modality else None
     with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
         db.register("cut", CUT.empty_table() if days == EVER_DAYS else _cuts(workspace, site))
         rows = load(HERE, "first_scans").run(
             db,
             site=site,
-            modalities=modalities,
+            modalities=modalities_of(modality),
             period_days=days,
             observed_before=observed_before,
             ingested_by=ingested_by,

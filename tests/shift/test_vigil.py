@@ -1,11 +1,16 @@
 """A site is watched night by night against its accepted state, and a change is told at once."""
 
+from dataclasses import replace
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 
 from platform_core import layout
 from platform_core.manifest.workspace import Workspace
 from platform_core.settings import ShiftSettings
+from platform_core.shift.samples import period_samples
+from platform_core.shift.watch import vigil
 from platform_core.shift.watch.vigil import keep_watch, kept_watches, promise_of
 from tests.shift.planted import Month, fill, prepare
 
@@ -56,6 +61,33 @@ def test_too_few_patients_are_not_watched(workspace: Workspace) -> None:
     fill(ready, Month(number=0, n=40))
     assert keep_watch(ready, "a", "lesion", run="r1") == []
     assert kept_watches(ready, "a") == []
+
+
+def test_a_night_without_cause_does_not_read_the_periods(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a watch that rests, nor a stratum that has too few patients to be watched, is a cause."""
+    ready = prepare(workspace, "a")
+    fill(ready, Month(number=0, n=70), Month(number=0, n=20, stratum="ct/chest/plain/sharp"))
+    keep_watch(ready, "a", "lesion", run="r1")
+    read = Mock(wraps=period_samples)
+    monkeypatch.setattr(vigil, "period_samples", read)
+    keep_watch(ready, "a", "lesion", run="r2")
+    fill(ready, Month(number=1, n=20, stratum="ct/chest/plain/sharp"))
+    assert len(keep_watch(ready, "a", "lesion", run="r3")) == 2
+    assert not read.called
+    fill(ready, Month(number=2, n=70, stratum="ct/chest/plain/sharp"))
+    assert len(keep_watch(ready, "a", "lesion", run="r4")) == 4
+    assert read.call_count == 1
+
+
+def test_an_open_watch_is_looked_through_after_seven_batches(quiet: Workspace) -> None:
+    keep_watch(quiet, "a", "lesion", run="r1")
+    kept, _ = kept_watches(quiet, "a")
+    later = replace(kept, watch=replace(kept.watch, n_batches=20))
+    assert [replace(later, n_looked=looked).is_due for looked in (-1, 13, 14, 20)] == [True, True, False, False]
+    fill(quiet, Month(number=2, n=150, noise_hu=13.0))
+    closed, _ = keep_watch(quiet, "a", "lesion", run="r2")
+    assert closed.watch.is_closed
+    assert not replace(closed, n_looked=-1).is_due
 
 
 def test_the_fleet_s_promise_is_a_sentence() -> None:

@@ -22,6 +22,8 @@ from platform_core.shift.watch.ranks import features_of_days, scores_of_days
 from platform_core.shift.watch.streams import Watch, from_facts, to_facts
 
 HERE = "watches"
+N_NIGHTS = 7
+"""Batches of ranks after which the whole manifest is looked through for a series that was measured later than that."""
 LATE_DAYS = 30
 """A series is looked for among those that were taken in up to so many days before the latest that is known."""
 N_REVEALING = 100
@@ -39,11 +41,19 @@ class Kept:
     """When the latest series was taken in that is known."""
     recent: tuple[tuple[str, date], ...] = ()
     """Series that were looked at, and the day each was taken in, as far back as others may still come."""
+    n_looked: int = -1
+    """Batches that it had taken in when the whole manifest was last looked through; -1 before."""
 
     @property
     def since(self) -> date:
         """First day of the accepted state."""
         return date.fromisoformat(self.watch.scope.reference.rpartition("@")[2])
+
+    @property
+    def is_due(self) -> bool:
+        """The whole manifest is to be looked through for what it may have missed; a closed watch misses nothing."""
+        has_looked = self.n_looked >= 0 and self.watch.n_batches - self.n_looked < N_NIGHTS
+        return not self.watch.is_closed and not has_looked
 
     @property
     def name(self) -> str:
@@ -139,6 +149,7 @@ def write_kept(workspace: Workspace, kept: Kept) -> None:
         "n_reference": kept.n_reference,
         "until": None if kept.until is None else kept.until.isoformat(),
         "recent": [[key, day.isoformat()] for key, day in kept.recent],
+        "n_looked": kept.n_looked,
         "watch": to_facts(kept.watch),
     }
     workspace.objects.put(path_of(kept.watch.scope), json.dumps(facts, sort_keys=True, allow_nan=False).encode())
@@ -153,6 +164,7 @@ def read_kept(workspace: Workspace, path: str) -> Kept:
         n_reference=facts["n_reference"],
         until=None if until is None else datetime.fromisoformat(until),
         recent=tuple((key, date.fromisoformat(day)) for key, day in facts.get("recent", [])),
+        n_looked=facts.get("n_looked", -1),
     )
 
 

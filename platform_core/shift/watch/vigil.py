@@ -11,13 +11,14 @@ the alarm show nothing that matters. Families of streams share alpha, so every r
 
 A night costs what is new. Ranks that were written are not read again, and neither are the site's periods while the
 accepted state stays where it was: series are found by the moment they were taken in (`LATE_DAYS`). Every
-`N_NIGHTS` nights the whole manifest is looked through for what may have been missed.
+`N_NIGHTS` batches the whole manifest is looked through for what may have been missed.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,7 +27,7 @@ from platform_core.errors import EmptySample
 from platform_core.manifest.serving import current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.settings import ShiftSettings
-from platform_core.shift.samples import AcceptedDays, Sample, accepted_days, period_samples, sample_of
+from platform_core.shift.samples import AcceptedDays, Sample, accepted_days, modalities_of, period_samples, sample_of
 from platform_core.shift.scores import label_and_score_rows
 from platform_core.shift.watch.alarms import advance, catch_up, open_watch
 from platform_core.shift.watch.bets import Step, prevalence_bets
@@ -46,8 +47,6 @@ from platform_core.shift.watch.power import false_alarms_per_year
 from platform_core.shift.watch.raised import Alarm, alarms, key_of, raise_alarm
 from platform_core.shift.watch.ranks import open_reference, rank_rows
 
-N_NIGHTS = 7
-"""Batches of ranks after which the whole manifest is looked through for a series that was measured later than that."""
 ARRIVED = ["series_key", "stratum", "observed_on", "ingested_at"]
 
 
@@ -67,11 +66,12 @@ def keep_watch(
         at: The moment, UTC, that an alarm is dated with.
     """
     every = every_watch(workspace, site)
-    arrived = _arrived(workspace, site, every)
+    modality = None if target is None else workspace.target(target).modality
+    arrived = _arrived(workspace, site, modality, every)
     serving = None if target is None else current_serving(workspace, site, target)
     about = [Watched(), *([] if serving is None else [Watched(model=serving.model, recipe=serving.recipe)])]
     days = accepted_days(workspace, site, target)
-    chosen = _going_on(every, about, days, arrived)
+    chosen = _going_on(workspace, site, every, about, days, arrived)
     if chosen is None:
         return _look_through(workspace, site, target, about, days, arrived, run, at)
     kept = []
@@ -113,9 +113,11 @@ def _is_untold(workspace: Workspace, site: str, kept: Sequence[Kept]) -> bool:
     return bool(closed) and not closed <= {alarm.alarm_key for alarm in alarms(workspace, site)}
 
 
-def _arrived(workspace: Workspace, site: str, every: Sequence[Kept]) -> pa.Table:
-    """Series that were taken in lately; all before there is a watch."""
+def _arrived(workspace: Workspace, site: str, modality: str | None, every: Sequence[Kept]) -> pa.Table:
+    """Series of a modality that were taken in lately; all before there is a watch."""
     where = (pc.field("site") == site) & pc.field("volume_uri").is_valid()
+    if modality is not None:
+        where &= pc.field("modality").isin(modalities_of(modality))
     known = [kept.until for kept in every if kept.until is not None]
     if known:
         where &= pc.field("ingested_at") >= pa.scalar(max(known) - timedelta(days=LATE_DAYS))
@@ -130,7 +132,12 @@ def _unseen(kept: Kept, arrived: pa.Table) -> pa.Table:
 
 
 def _going_on(
-    every: Sequence[Kept], about: Sequence[Watched], days: AcceptedDays, arrived: pa.Table
+    workspace: Workspace,
+    site: str,
+    every: Sequence[Kept],
+    about: Sequence[Watched],
+    days: AcceptedDays,
+    arrived: pa.Table,
 ) -> list[Kept] | None:
     """The watches that go on as they are; None if the periods must be read: one is missing, or it is time to look."""
     chosen: dict[tuple[str, Watched], Kept] = {}
@@ -139,10 +146,30 @@ def _going_on(
         day = key[1].accepted(days).get(key[0])
         if key[1] in about and (key not in chosen if day is None else kept.since == day):
             chosen[key] = kept
-    is_time = any(kept.watch.n_batches % N_NIGHTS == 0 for kept in chosen.values())
-    strata = {*days.images, *days.scores, *pc.unique(arrived.column("stratum")).to_pylist()}
+    watched = {stratum for stratum, _ in chosen}
+    recent = set(pc.unique(arrived.column("stratum")).to_pylist())
+    strata = {*days.images, *days.scores, *(recent & watched), *_enough(workspace, site, recent - watched)}
     wanted = [(stratum, one) for stratum in sorted(strata) for one in about]
-    return None if is_time or any(key not in chosen for key in wanted) else [chosen[key] for key in wanted]
+    must_look = any(key not in chosen or chosen[key].is_due for key in wanted)
+    return None if must_look else [chosen[key] for key in wanted]
+
+
+def _enough(workspace: Workspace, site: str, strata: Collection[str]) -> set[str]:
+    """Those of some strata that may have a period with patients enough to be watched."""
+    if not strata:
+        return set()
+    settings = workspace.settings.shift
+    where = (pc.field("site") == site) & pc.field("volume_uri").is_valid() & pc.field("stratum").isin(sorted(strata))
+    rows = workspace.lake.read(layout.SERIES, where, ["stratum", "patient_key", "observed_on"])
+    visits = rows.group_by(rows.column_names).aggregate([])
+    found = set()
+    for stratum in strata:
+        days = visits.filter(pc.field("stratum") == stratum).column("observed_on").to_numpy().astype("datetime64[D]")
+        days.sort()
+        until = np.searchsorted(days, days + np.timedelta64(settings.period_days, "D"))
+        if np.max(until - np.arange(len(days)), initial=0) >= settings.min_scans:
+            found.add(stratum)
+    return found
 
 
 def _look_through(
@@ -183,7 +210,10 @@ def _looked_through(
     known = set(pc.unique(rows.column("series_key")).to_pylist())
     later = [sample for sample in periods if sample.period_start >= accepted.period_start]
     due = [key for sample in later for key in sample.keys if key not in known]
-    now = _taken_in(workspace, before, due, _unseen(before, arrived), run, known)
+    taken = _taken_in(workspace, before, due, _unseen(before, arrived), run, known)
+    now = replace(taken, n_looked=taken.watch.n_batches)
+    if now != taken:
+        write_kept(workspace, now)
     if now.watch.is_closed:
         raise_alarm(workspace, now.verdict, periods, accepted, run=run, at=at)
     return now
