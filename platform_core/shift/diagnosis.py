@@ -70,6 +70,20 @@ def _too_few(ask: Questions) -> Verdict | None:
     return Verdict(kind="undetermined", n_needed=least - found, explained_by=text)
 
 
+def _nothing_compared(ask: Questions) -> Verdict | None:
+    """A site whose task is sound is accepted without: nothing calls for a cause."""
+    if ask.has_compared_scanners or (ask.evidence.is_accepted and not ask.is_disturbed):
+        return None
+    text = say.joined(
+        "no acquisition feature could be compared, so nobody can tell what scanners have done",
+        say.prevalence(ask.evidence),
+        say.misfit(ask.evidence),
+        say.risk(ask.evidence),
+        say.labelled_prevalence(ask.evidence),
+    )
+    return Verdict(kind="undetermined", explained_by=text)
+
+
 def _mixed(ask: Questions) -> Verdict | None:
     worst, change = _acquisition_that_counts(ask), ask.change_through_scanner
     if worst is None or change is None or not ask.evidence.is_certified:
@@ -181,6 +195,7 @@ def _accepted(ask: Questions) -> Verdict:
 RULES: tuple[Callable[[Questions], Verdict | None], ...] = (
     _reference,
     _too_few,
+    _nothing_compared,
     _mixed,
     _concept,
     _acquisition,

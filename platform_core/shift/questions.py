@@ -48,6 +48,11 @@ class Questions:
         """Features since acceptance; at onboarding, from the reference."""
         return self.evidence.from_reference if self.evidence.is_accepted else self.evidence.since_accepted
 
+    @property
+    def has_compared_scanners(self) -> bool:
+        """Whether any feature of acquisition was compared; without one, nobody knows that scanners are as before."""
+        return bool(self._of_bank("acquisition", self.shifts))
+
     def moved(self, bank: Bank) -> list[FeatureShift]:
         """Features of a bank beyond chance, furthest first; the score counts as content."""
         shifts = self._of_bank(bank, self.shifts)
@@ -93,7 +98,7 @@ class Questions:
     @cached_property
     def is_comparable(self) -> bool:
         """A score means what it meant: the same patients, scanned as before or harmonized, and the scores fit."""
-        if not self.evidence.fits or self.has_other_patients:
+        if not self.evidence.fits or self.has_other_patients or not self.has_compared_scanners:
             return False
         if self.furthest("acquisition") is None:
             return True

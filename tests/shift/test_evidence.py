@@ -224,11 +224,26 @@ def test_whatever_is_missing_there_is_no_alarm_and_no_nan(name: str, is_accepted
         made = replace(made, is_accepted=True, harmonized=made.current, reference_harmonized=made.accepted)
     evidence = evidence_of(made)
     found = diagnose(evidence, SETTINGS)
-    assert found.kind == ("undetermined" if len(made.current) < 100 else "none")
+    is_unseen = not is_accepted and name in ("no features", "no features at all", "only content")
+    assert found.kind == ("undetermined" if len(made.current) < 100 or is_unseen else "none")
     assert not list(not_finite(evidence))
     assert not list(not_finite(found))
     assert "nan" not in found.explained_by
     assert len(found.explained_by) <= MOST_LETTERS
+
+
+@pytest.mark.parametrize("is_accepted", [False, True], ids=["later", "first"])
+@pytest.mark.parametrize("names", [(), CONTENT], ids=["nothing", "content"])
+@pytest.mark.parametrize("site", [Site(prevalence=0.65), Site(older=1.0), Site(n=500, noise=2.0)])
+def test_where_no_scanner_was_compared_nothing_is_said_of_prevalence_or_patients(
+    site: Site, names: tuple[str, ...], is_accepted: bool
+) -> None:
+    made = world(site)
+    current = made.current.narrowed(names)
+    made = replace(made, current=current, harmonized=current, reference_harmonized=made.accepted)
+    found = verdict(replace(made, is_accepted=is_accepted))
+    assert found.kind == "undetermined"
+    assert found.explained_by.startswith("no acquisition feature could be compared")
 
 
 def not_finite(thing: object, name: str = "") -> list[str]:

@@ -230,15 +230,20 @@ def test_an_unknown_target_is_named(ready: Workspace) -> None:
     "month",
     [
         Month(site="b", number=1, missing=("noise_immerkaer_hu",)),
-        Month(site="b", number=1, missing=("noise_immerkaer_hu", "spacing_z_mm", "q50_hu")),
         Month(site="b", number=1, is_labelled=False),
         Month(site="b", number=1, recipe="recipe-never-predicted"),
     ],
-    ids=["a feature without values", "no features", "no labels", "no scores"],
+    ids=["a feature without values", "no labels", "no scores"],
 )
 def test_what_is_missing_is_left_out(ready: Workspace, month: Month) -> None:
     fill(ready, Month(site="b"), month)
     assert measure(ready).kind == "none"
+
+
+def test_a_period_without_features_is_not_called_quiet(ready: Workspace) -> None:
+    missing = ("noise_immerkaer_hu", "spacing_z_mm", "q50_hu")
+    fill(ready, Month(site="b"), Month(site="b", number=1, missing=missing))
+    assert measure(ready).kind == "undetermined"
 
 
 def test_without_source_labels_prevalence_cannot_be_told_and_that_is_said(workspace: Workspace) -> None:
