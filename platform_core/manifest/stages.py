@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.manifest.schemas import STAGE
@@ -77,6 +78,19 @@ def series_rows(workspace: Workspace, site: str, keys: Sequence[str]) -> list[di
     wanted = set(keys)
     rows = [row for row in current_series(workspace, site).to_pylist() if row["series_key"] in wanted]
     return sorted(rows, key=lambda row: str(row["series_key"]))
+
+
+def in_order_of_arrival(workspace: Workspace, site: str, keys: Sequence[str]) -> list[str]:
+    """The named series by when any revision of them came first, then by day observed and by key, which is a hash.
+
+    What comes later changes no place among the first ones, however old it is.
+    """
+    columns = ["series_key", "ingested_at", "observed_on"]
+    came: dict[str, tuple[Any, ...]] = {}
+    for row in workspace.lake.read(layout.SERIES, pc.field("site") == site, columns).to_pylist():
+        at = (row["ingested_at"], row["observed_on"], row["series_key"])
+        came[row["series_key"]] = min(at, came.get(row["series_key"], at))
+    return sorted(keys, key=lambda key: came[key])
 
 
 def record_stage(

@@ -130,9 +130,9 @@ def evidence_of(material: Material, statistics: Collection[str] = tuple(STATISTI
         is_reference=material.is_reference,
         banks=material.banks,
         protocol=material.protocol,
-        since_accepted=() if material.is_accepted else _compared(material.accepted, material.current, statistics),
-        native=_compared(material.reference, material.current, statistics),
-        from_reference=_compared(material.reference_harmonized, material.harmonized, statistics),
+        since_accepted=() if material.is_accepted else compared(material.accepted, material.current, statistics),
+        native=compared(material.reference, material.current, statistics),
+        from_reference=compared(material.reference_harmonized, material.harmonized, statistics),
         headers=_headers(material),
         on_known_scanners=_on_known_scanners(material),
         score=_score(material, statistics),
@@ -182,7 +182,8 @@ def _expected_risk(material: Material, measured: Evidence) -> Estimate | None:
     return expected_risk(known.score, known.y, calibration, estimate_of(measured.prevalence.by_scores))
 
 
-def _compared(before: Patients | None, after: Patients | None, statistics: Collection[str]) -> tuple[FeatureShift, ...]:
+def compared(before: Patients | None, after: Patients | None, statistics: Collection[str]) -> tuple[FeatureShift, ...]:
+    """Every feature that both sides have; nothing where a side is not known."""
     if before is None or after is None:
         return ()
     there, here = (long_table(_known(side), side.features) for side in (before, after))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.errors import EmptySample
+from platform_core.manifest.stages import in_order_of_arrival
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.inputs import Inputs
 from platform_core.shift.onboarding import LOOKS, N_CARRIERS, OnboardingVerdict, OneShot, onboarding_test
@@ -43,7 +44,7 @@ def newcomer_verdict(inputs: Inputs) -> OnboardingVerdict | None:
     if had.issuperset(LOOKS):
         return None
     there = _patients(inputs, like, reference.recipe, inputs.reference_scores)
-    here = _in_order_of_arrival(inputs, _patients(inputs, inputs.current, serving.recipe, inputs.scores))
+    here = _as_they_came(inputs, _patients(inputs, inputs.current, serving.recipe, inputs.scores))
     try:
         return onboarding_test(there, here, alpha=inputs.workspace.settings.shift.alpha, looks=LOOKS, had=had)
     except EmptySample:
@@ -116,14 +117,8 @@ def _patients(inputs: Inputs, sample: Sample, recipe: str, scores: ScoredScans) 
     )
 
 
-def _in_order_of_arrival(inputs: Inputs, patients: ScoredPatients) -> ScoredPatients:
-    """By when they came first, then by day observed and by key, which is a hash: the first ones stay the first ones."""
-    site, keys = inputs.current.site, inputs.current.keys
-    columns = ["series_key", "ingested_at", "observed_on"]
-    rows = inputs.workspace.lake.read(layout.SERIES, pc.field("site") == site, columns).to_pylist()
-    came: dict[str, tuple[Any, ...]] = {}
-    for row in rows:
-        at = (row["ingested_at"], row["observed_on"], row["series_key"])
-        came[row["series_key"]] = min(at, came.get(row["series_key"], at))
-    order: list[int] = sorted(range(len(keys)), key=lambda i: came[keys[i]])
+def _as_they_came(inputs: Inputs, patients: ScoredPatients) -> ScoredPatients:
+    keys = inputs.current.keys
+    place = {key: i for i, key in enumerate(keys)}
+    order = [place[key] for key in in_order_of_arrival(inputs.workspace, inputs.current.site, keys)]
     return patients.taken(np.array(order, dtype=np.intp))

@@ -1,7 +1,7 @@
 """Show the labelled reference through a shifted site's scanner, and score it as that site's scans are scored."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,13 +21,16 @@ from platform_core.manifest.labels import read_labels
 from platform_core.manifest.schemas import TRANSPORTED
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.splits import part_of
-from platform_core.manifest.stages import series_rows
+from platform_core.manifest.stages import in_order_of_arrival, series_rows
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
+from platform_core.settings import ShiftSettings
 from platform_core.shift.diagnosis import diagnose
-from platform_core.shift.evidence import evidence_of
+from platform_core.shift.evidence import Evidence, compared, evidence_of
 from platform_core.shift.inputs import Inputs, Reference, material_of, read_inputs
-from platform_core.shift.stage import findings
+from platform_core.shift.material import Material
+from platform_core.shift.questions import Questions
+from platform_core.shift.stage import Finding, findings
 from platform_core.storage.tables import rows_of
 from platform_core.trial.walk import See
 
@@ -82,16 +85,16 @@ def show_reference(workspace: Workspace, site: str, target: str, *, run: str) ->
         UnknownName: If there is no such target.
     """
     workspace.target(target)
-    kinds = {finding.finding_key: finding.kind for finding in findings(workspace, site)}
-    found = (_show(inputs, kinds, run) for inputs in read_inputs(workspace, site, target))
-    return [shown for shown in found if shown is not None]
+    found = findings(workspace, site)
+    each = (_show(inputs, found, run) for inputs in read_inputs(workspace, site, target))
+    return [shown for shown in each if shown is not None]
 
 
-def _show(inputs: Inputs, kinds: Mapping[str, str], run: str) -> Shown | None:
+def _show(inputs: Inputs, found: Sequence[Finding], run: str) -> Shown | None:
     if inputs.serving is None or inputs.reference is None or inputs.is_reference:
         return None
     bench = _Bench(inputs=inputs, serving=inputs.serving, reference=inputs.reference)
-    if not bench.can_be_shown or bench.is_known or not _has_moved(inputs, kinds):
+    if not bench.can_be_shown or bench.is_known or not _has_moved(inputs, found):
         return None
     rows = [bench.facts | {"run": run} | row for row in _rows(bench)]
     inputs.workspace.lake.append(
@@ -106,12 +109,37 @@ def _show(inputs: Inputs, kinds: Mapping[str, str], run: str) -> Shown | None:
     )
 
 
-def _has_moved(inputs: Inputs, kinds: Mapping[str, str]) -> bool:
-    """As the finding says, if there is one of these inputs; else as it would."""
-    known = kinds.get(inputs.key)
-    if known is not None:
-        return known in MOVED
-    return diagnose(evidence_of(material_of(inputs), ("ks",)), inputs.workspace.settings.shift).kind in MOVED
+def _has_moved(inputs: Inputs, found: Sequence[Finding]) -> bool:
+    """As the finding says, if there is one of these inputs; else as it would.
+
+    Most nights have new scans and no finding of them, and nothing has moved. So all that a verdict needs is worked out
+    only where the stratum's last one was of acquisition, or its features, held against the others by themselves and at
+    the laxest level that a verdict could give them, moved.
+    """
+    mine = [each for each in found if (each.stratum, each.target) == (inputs.current.stratum, inputs.target)]
+    known = [each.kind for each in mine if each.finding_key == inputs.key]
+    if known:
+        return known[0] in MOVED
+    last = max(mine, key=lambda each: (each.period_start, each.run), default=None)
+    material, settings = material_of(inputs), inputs.workspace.settings.shift
+    if (last is None or last.kind not in MOVED) and not _may_have_moved(material, settings):
+        return False
+    return diagnose(evidence_of(material, ("ks",)), settings).kind in MOVED
+
+
+def _may_have_moved(material: Material, settings: ShiftSettings) -> bool:
+    """False only where no diagnosis would find that acquisition moved: without scores and labels it keeps all alpha."""
+    before, after = material.sides or (None, None)
+    features = Evidence(
+        n=len(material.current),
+        n_accepted=len(material.accepted),
+        n_strata=material.n_strata,
+        is_accepted=False,
+        banks=material.banks,
+        protocol=material.protocol,
+        since_accepted=compared(before, after, ("ks",)),
+    )
+    return Questions(features, settings).furthest("acquisition") is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +157,11 @@ class _Bench:
 
     @cached_property
     def site_rows(self) -> list[Row]:
-        """The patients that are learned from, of the first ones of the period."""
-        rows = series_rows(self.inputs.workspace, self.inputs.current.site, self.inputs.current.keys)
-        in_time = sorted(rows, key=lambda row: (row["observed_on"], row["series_key"]))
-        return spread(in_time[: self.n_site], N_LEARN)
+        """The patients that are learned from, of those of the period that came first."""
+        workspace, site = self.inputs.workspace, self.inputs.current.site
+        first = in_order_of_arrival(workspace, site, self.inputs.current.keys)[: self.n_site]
+        rows = {row["series_key"]: row for row in series_rows(workspace, site, first)}
+        return spread([rows[key] for key in first], N_LEARN)
 
     @property
     def n_site(self) -> int:
