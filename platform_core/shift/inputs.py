@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from platform_core.manifest.serving import Calibration, Serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
 from platform_core.shift.material import Bank, Material
+from platform_core.shift.risk import Reals
 from platform_core.shift.samples import (
     Labels,
     Patients,
@@ -124,6 +126,30 @@ class Inputs:
         return patients_of(self.workspace, sample, recipe, self.labels.get(sample.site, {}))
 
     @cached_property
+    def material(self) -> Material:
+        """All that the finding is made from, read."""
+        serving, reference, like = self.serving, self.reference, self.like_reference
+        by_recipe = None if like is None or reference is None else self.patients(like, reference.recipe)
+        return Material(
+            current=self.patients(self.current, layout.NATIVE),
+            accepted=self.patients(self.accepted, layout.NATIVE),
+            reference=None if like is None else self.patients(like, layout.NATIVE),
+            harmonized=None if serving is None else self.patients(self.current, serving.recipe),
+            reference_harmonized=by_recipe,
+            is_accepted=self.is_accepted,
+            is_reference=self.is_reference,
+            n_strata=self.n_strata,
+            scores=self.scores,
+            held_out=self.held_out,
+            reference_scores=self.reference_scores,
+            calibration=None if serving is None else serving.calibration,
+            reference_calibration=None if reference is None else reference.calibration,
+            transported=self.transported,
+            banks=_banks(),
+            protocol=_protocol(),
+        )
+
+    @cached_property
     def labels(self) -> dict[str, Labels]:
         """Of the target, by site: its own and the source's."""
         if self.target is None:
@@ -146,6 +172,9 @@ class Inputs:
     @cached_property
     def key(self) -> str:
         """Names the finding: equal inputs, equal name."""
+        read = self.material
+        sides = read.current, read.accepted, read.reference, read.harmonized, read.reference_harmonized
+        scored = read.scores, read.reference_scores
         return digest(
             {
                 "site": self.current.site,
@@ -160,7 +189,12 @@ class Inputs:
                 "reference": None if self.reference is None else _reference_facts(self.reference),
                 "labels": self._label_facts,
                 "transported": None if self.transported is None else self.transported.transport,
-                "scores": [None if scans is None else scans.facts for scans in (self.scores, self.reference_scores)],
+                # what could not be measured at first is measured later, of the same revision
+                "features": [_read(side) for side in sides],
+                "banks": dict(read.banks),
+                "protocol": sorted(read.protocol),
+                "scores": [None if scans is None else scans.facts for scans in scored],
+                "embeddings": [None if scans is None else _hashed(scans.embedding) for scans in scored],
             }
         )
 
@@ -171,28 +205,16 @@ class Inputs:
 
 def material_of(inputs: Inputs) -> Material:
     """Read what the finding is made from."""
-    serving, reference, like = inputs.serving, inputs.reference, inputs.like_reference
-    current, accepted = inputs.patients(inputs.current, layout.NATIVE), inputs.patients(inputs.accepted, layout.NATIVE)
-    native = None if like is None else inputs.patients(like, layout.NATIVE)
-    by_recipe = None if like is None or reference is None else inputs.patients(like, reference.recipe)
-    return Material(
-        current=current,
-        accepted=accepted,
-        reference=native,
-        harmonized=None if serving is None else inputs.patients(inputs.current, serving.recipe),
-        reference_harmonized=by_recipe,
-        is_accepted=inputs.is_accepted,
-        is_reference=inputs.is_reference,
-        n_strata=inputs.n_strata,
-        scores=inputs.scores,
-        held_out=inputs.held_out,
-        reference_scores=inputs.reference_scores,
-        calibration=None if serving is None else serving.calibration,
-        reference_calibration=None if reference is None else reference.calibration,
-        transported=inputs.transported,
-        banks=_banks(),
-        protocol=_protocol(),
-    )
+    return inputs.material
+
+
+def _read(side: Patients | None) -> list[str] | None:
+    """What was known of the features of a sample: their names and a hash of their values."""
+    return None if side is None else [*side.features, _hashed(side.values)]
+
+
+def _hashed(values: Reals) -> str:
+    return sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
 def _banks() -> dict[str, Bank]:
@@ -210,7 +232,7 @@ def _protocol() -> frozenset[str]:
 def read_inputs(workspace: Workspace, site: str, target: str | None) -> list[Inputs]:
     """The inputs of every stratum in the site's latest period, most patients first."""
     modality = None if target is None else workspace.settings.target[target].modality
-    strata = period_samples(workspace, site, modality)
+    strata = period_samples(workspace, site, modality, target)
     latest = max((periods[-1].period_start for periods in strata.values()), default=None)
     # an alarm begins a period in one stratum only
     present = [periods for periods in strata.values() if latest is not None and periods[-1].period_end >= latest]

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pyarrow.compute as pc
 import pytest
@@ -169,6 +170,28 @@ def test_a_new_label_makes_a_new_finding(ready: Workspace) -> None:
     row = {"site": "b", "target": "lesion", "series_key": keys_of(month)[0], "value": "1", "run": "r"}
     ready.lake.append(layout.LABEL, rows_of(ready.lake.schemas[layout.LABEL], [row]), transaction="one")
     assert measure(ready).finding_key != first.finding_key
+
+
+def test_features_that_arrive_late_make_a_new_finding(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are measured again at the same revision once there is memory for it."""
+    fill(ready, Month(site="b"))
+    held, append = [], type(ready.lake).append
+
+    def without_features(lake: Any, table: str, rows: Any, *, transaction: str) -> int:
+        if table != layout.FEATURE:
+            return append(lake, table, rows, transaction=transaction)
+        held.append((rows, transaction))
+        return int(rows.num_rows)
+
+    with monkeypatch.context() as late:
+        late.setattr(type(ready.lake), "append", without_features)
+        fill(ready, Month(site="b", number=1, noise_hu=17, prevalence=0.75))
+    first = measure(ready)
+    for rows, transaction in held:
+        ready.lake.append(layout.FEATURE, rows, transaction=transaction)
+    again = measure(ready)
+    assert (first.kind, again.kind) == ("undetermined", "covariate_acquisition")
+    assert first.finding_key != again.finding_key
 
 
 def test_every_statistic_of_every_comparison_is_written(ready: Workspace) -> None:
