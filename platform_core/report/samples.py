@@ -70,7 +70,9 @@ def shown_samples(workspace: Workspace, site: str, finding: Finding) -> list[Sho
     accepted state from then on, but was held against the one before.
     """
     target = workspace.settings.target.get(finding.target or "")
-    every = period_samples(workspace, site, target.modality if target else None).get(finding.stratum, [])
+    every = period_samples(workspace, site, target.modality if target else None, finding.target).get(
+        finding.stratum, []
+    )
     periods = [sample for sample in every if sample.period_start <= finding.period_start]
     if not periods:
         return []

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.manifest.labels import labels_in_force
+from platform_core.manifest.serving import serving_history
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 from platform_core.shift.contract import LONG
@@ -112,12 +113,16 @@ class HeaderChange:
     """Patients with any unseen value, (0, 1]."""
 
 
-def period_samples(workspace: Workspace, site: str, modality: str | None) -> dict[str, list[Sample]]:
+def period_samples(
+    workspace: Workspace, site: str, modality: str | None, target: str | None = None
+) -> dict[str, list[Sample]]:
     """Every period of every stratum of a site, oldest first, by stratum; `modality` None takes them all.
 
-    A period ends with the calendar, or with the day before the change that a watch has alarmed about.
+    A period ends with the calendar, or with the day before the change that a watch has alarmed about: one of images,
+    or of the scores of what the site ran for the target.
     """
-    return _by_stratum(_first_scans(workspace, site, modality, workspace.settings.shift.period_days))
+    cuts = alarms_about(workspace, site, target).select(CUT.names).group_by(CUT.names, use_threads=False).aggregate([])
+    return _by_stratum(_first_scans(workspace, site, modality, workspace.settings.shift.period_days, cuts.cast(CUT)))
 
 
 def modalities_of(modality: str | None) -> list[str] | None:
@@ -137,7 +142,10 @@ def reference_samples(
         observed_before: The first day that does not count; None for none.
         ingested_by: The moment the model was made; later scans are not its reference. None for all.
     """
-    found = _first_scans(workspace, site, modality, EVER_DAYS, observed_before=observed_before, ingested_by=ingested_by)
+    uncut = CUT.empty_table()
+    found = _first_scans(
+        workspace, site, modality, EVER_DAYS, uncut, observed_before=observed_before, ingested_by=ingested_by
+    )
     return {stratum: sample for stratum, (sample,) in _by_stratum(found).items()}
 
 
@@ -171,10 +179,22 @@ class AcceptedDays:
 def accepted_days(workspace: Workspace, site: str, target: str | None) -> AcceptedDays:
     """Which days decisions have accepted."""
     with workspace.lake.connect([layout.DECISION, layout.FINDING]) as db:
-        db.register("alarm", _alarms(workspace, site))
+        db.register("alarm", alarms_about(workspace, site, target))
         rows = load(HERE, "accepted_periods").run(db, site=site, target=target).to_pylist()
     images = {row["stratum"]: row["period_start"] for row in rows if row["period_start"] is not None}
     return AcceptedDays(images, {row["stratum"]: row["scored_from"] for row in rows})
+
+
+def alarms_about(workspace: Workspace, site: str, target: str | None) -> pa.Table:
+    """What cuts the calendar of a site and waits for an answer, in the columns of `RAISED`.
+
+    An alarm of images is about every target; one of scores is about the target that the site ran the model for.
+    """
+    rows = workspace.lake.read(layout.ALARM, pc.field("site") == site).to_pylist()
+    models = {None, *(s.model for s in serving_history(workspace, site, target))} if rows and target else {None}
+    told = [row | {"is_score": scored_by(row["reference"]) is not None} for row in rows]
+    mine = [row for row in told if scored_by(row["reference"]) in models]
+    return rows_of(RAISED, [{name: row[name] for name in RAISED.names} for row in mine])
 
 
 def scored_by(reference: str) -> str | None:
@@ -253,12 +273,13 @@ def _first_scans(
     site: str,
     modality: str | None,
     days: int,
+    cuts: pa.Table,
     *,
     observed_before: date | None = None,
     ingested_by: datetime | None = None,
 ) -> list[Sample]:
     with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
-        db.register("cut", CUT.empty_table() if days == EVER_DAYS else _cuts(workspace, site))
+        db.register("cut", cuts)
         rows = load(HERE, "first_scans").run(
             db,
             site=site,
@@ -274,19 +295,6 @@ def _first_scans(
         samples.append(Sample(site, group["stratum"], group["period_start"], group["period_end"], scans))
         first += scans.num_rows
     return samples
-
-
-def _cuts(workspace: Workspace, site: str) -> pa.Table:
-    """Days on which an alarm begins a period."""
-    alarms = _alarms(workspace, site).select(CUT.names)
-    return alarms.group_by(CUT.names, use_threads=False).aggregate([]).cast(CUT)
-
-
-def _alarms(workspace: Workspace, site: str) -> pa.Table:
-    """What cuts the calendar of a site and waits for an answer, in the columns of `RAISED`."""
-    rows = workspace.lake.read(layout.ALARM, pc.field("site") == site).to_pylist()
-    told = [row | {"is_score": scored_by(row["reference"]) is not None} for row in rows]
-    return rows_of(RAISED, [{name: row[name] for name in RAISED.names} for row in told])
 
 
 def _by_stratum(samples: list[Sample]) -> dict[str, list[Sample]]:

@@ -94,7 +94,7 @@ def _try_combat(workspace: Workspace, site: str, target: str, *, run: str, at: d
 
 def _latest_period(workspace: Workspace, site: str, target: str) -> tuple[str, ...]:
     """The first scans of all patients in the latest period, of every stratum."""
-    strata = period_samples(workspace, site, workspace.target(target).modality)
+    strata = period_samples(workspace, site, workspace.target(target).modality, target)
     latest = max(periods[-1].period_start for periods in strata.values())
     return tuple(key for periods in strata.values() for key in periods[-1].keys if periods[-1].period_start == latest)
 

@@ -244,9 +244,10 @@ def test_an_alarm_waits_until_a_state_is_accepted_however_old_its_change(workspa
 
 
 def test_of_two_alarms_the_later_change_is_told_of(workspace: Workspace) -> None:
+    prepare(workspace, "a")
     _, later = (
         raised(workspace, start=45, night=50),
-        raised(workspace, start=60, night=70, reference="m@1/a@2024-01-01"),
+        raised(workspace, start=60, night=70, reference=f"{MODEL}/a@2024-01-01"),
     )
     assert behind(workspace, 88) == later
 
@@ -270,7 +271,19 @@ def test_quiet_periods_after_an_action_accept_nothing_more(workspace: Workspace)
     assert accepted_days(workspace, "a", "lesion").images == {STRATUM: day(45)}
 
 
+def test_an_alarm_of_scores_is_about_the_target_of_its_model_alone(workspace: Workspace) -> None:
+    ready = prepare(workspace, "a")
+    fill(ready, Month(number=1, n=20), Month(number=2, n=20))
+    raised(ready, start=45, night=50, reference="another@1/a@2024-01-01")
+    assert [behind(ready, start) for start in (45, 73)] == [None, None]
+    assert [p.period_start for p in period_samples(ready, "a", "CT", "lesion")[STRATUM]] == [day(28), day(56)]
+    key = raised(ready, start=45, night=50, reference=f"{MODEL}/a@2024-01-01")
+    assert [behind(ready, start) for start in (45, 73)] == [key, key]
+    assert [p.period_start for p in period_samples(ready, "a", "CT", "lesion")[STRATUM]] == [day(28), day(45), day(73)]
+
+
 def test_a_recalibration_answers_an_alarm_of_scores_alone(workspace: Workspace) -> None:
+    prepare(workspace, "a")
     raised(workspace, start=45, night=80, reference="lesion@1/a@2024-01-01")
     decided(workspace, start=45, night=80, action="recalibrate", kind="label")
     decided(workspace, start=73, night=90)

@@ -16,7 +16,7 @@ from platform_core import layout
 from platform_core.manifest.schemas import ALARM
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
-from platform_core.shift.samples import AcceptedDays, Sample, accepted_days, scored_by
+from platform_core.shift.samples import AcceptedDays, Sample, accepted_days, alarms_about, scored_by
 from platform_core.shift.watch.alarms import WatchVerdict
 from platform_core.shift.watch.pools import Scope
 from platform_core.storage.tables import rows_of
@@ -105,12 +105,14 @@ def alarm_behind(workspace: Workspace, finding: Mapping[str, Any]) -> Alarm | No
     A watch is closed until its alarm is answered. If the period that it began has passed, or never had enough
     patients, the latest alarm that no accepted state has answered is still told of.
     """
-    site, start = str(finding["site"]), finding["period_start"]
-    found = [a for a in alarms(workspace, site) if a.stratum == finding["stratum"] and a.period_start <= start]
+    site, target, start = str(finding["site"]), finding.get("target"), finding["period_start"]
+    mine = set(alarms_about(workspace, site, target).column("alarm_key").to_pylist())
+    found = [a for a in alarms(workspace, site) if a.alarm_key in mine and a.stratum == finding["stratum"]]
+    found = [alarm for alarm in found if alarm.period_start <= start]
     begun = [alarm for alarm in found if alarm.period_start == start]
     if begun or not found:
         return begun[-1] if begun else None
-    days = accepted_days(workspace, site, finding.get("target"))
+    days = accepted_days(workspace, site, target)
     waiting = [alarm for alarm in found if not _is_answered(alarm, days)]
     return max(waiting, key=lambda alarm: (alarm.period_start, alarm.alarmed_on), default=None)
 

@@ -186,7 +186,7 @@ def _look_through(
     modality = None if target is None else workspace.target(target).modality
     least = workspace.settings.shift.min_scans
     kept = []
-    for stratum, periods in period_samples(workspace, site, modality).items():
+    for stratum, periods in period_samples(workspace, site, modality, target).items():
         for one in about:
             accepted = sample_of(periods, one.accepted(days).get(stratum), least)
             before = _watch_of(workspace, one, accepted, target, run) if accepted.n >= least else None
