@@ -67,7 +67,7 @@ class Shown:
 def show_reference(workspace: Workspace, site: str, target: str, *, run: str) -> list[Shown]:
     """Show the reference through the scanner of every stratum of a site's latest period whose acquisition moved.
 
-    Learned from the site's first 100, 200, 400, ... patients of the period (`min_scans` doubled): so a night costs
+    Learned from the 100, 200, 400, ... patients of the period that came first (`min_scans` doubled): so a night costs
     nothing while no doubling is reached. The reference's labelled, held-out patients are shown, at most
     `n_transported`: of the others the network knows the labels. Equal inputs make equal rows, which are not written
     again.
