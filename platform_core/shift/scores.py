@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.manifest.labels import labels_in_force
+from platform_core.manifest.serving import serving_history
 from platform_core.manifest.splits import Part, part_of
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
@@ -110,6 +112,16 @@ def label_and_score_rows(
     """As `score_rows`, only scans with a label of either class."""
     scans = score_rows(workspace, site, target, model, recipe, keys=keys, part=part)
     return scans.where(scans.is_labelled)
+
+
+def has_learned_at(workspace: Workspace, site: str, model: str) -> bool:
+    """Whether `model@version` may know patients of a site: its source, or one that it was trained again for."""
+    sources = [name for name, target in workspace.settings.target.items() if target.source_site == site]
+    if any(model == serving.model for name in sources for serving in serving_history(workspace, site, name)):
+        return True
+    name, _, version = model.rpartition("@")
+    rows = workspace.lake.read(layout.MODEL, pc.field("model") == name, ["version", "parent"]).to_pylist()
+    return any(row["parent"] is not None for row in rows if str(row["version"]) == version)
 
 
 def _arrays(rows: pa.Table, classes: tuple[str, str]) -> ScoredScans:

@@ -152,7 +152,7 @@ def test_what_turns_out_not_to_matter_is_accepted_as_it_is(alarmed: Workspace) -
 
 
 def test_more_positives_alarm_in_the_score_alone(quiet: Workspace) -> None:
-    fill(quiet, Month(number=1, first_day=14, n=150, prevalence=0.9), Month(number=2, n=150, prevalence=0.9))
+    fill(quiet, Month(number=1, first_day=14, n=500, prevalence=0.9), Month(number=2, n=500, prevalence=0.9))
     (told,) = night(quiet, "r1")
     assert told.startswith("score ")
     features, score = kept_watches(quiet, "a")
@@ -162,7 +162,7 @@ def test_more_positives_alarm_in_the_score_alone(quiet: Workspace) -> None:
 
 
 def test_a_recalibration_accepts_scores_and_not_images(quiet: Workspace) -> None:
-    fill(quiet, Month(number=1, first_day=14, n=150, prevalence=0.9), Month(number=2, n=150, prevalence=0.9))
+    fill(quiet, Month(number=1, first_day=14, n=500, prevalence=0.9), Month(number=2, n=500, prevalence=0.9))
     night(quiet, "r1")
     finding = found(quiet, "r1")
     accept(quiet, "a", finding.finding_key, action="recalibrate")

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from platform_core import layout
+from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
 from platform_core.settings import ShiftSettings
 from platform_core.shift.samples import period_samples
 from platform_core.shift.watch import vigil
+from platform_core.shift.watch.kept import Kept
 from platform_core.shift.watch.vigil import keep_watch, kept_watches, promise_of
 from tests.shift.planted import Month, fill, prepare
 
@@ -88,6 +90,24 @@ def test_an_open_watch_is_looked_through_after_seven_batches(quiet: Workspace) -
     closed, _ = keep_watch(quiet, "a", "lesion", run="r2")
     assert closed.watch.is_closed
     assert not replace(closed, n_looked=-1).is_due
+
+
+def test_a_model_s_scores_are_ranked_among_patients_it_has_not_learned_from(workspace: Workspace) -> None:
+    ready = prepare(workspace, "a", "b")
+    for site in ("a", "b"):
+        fill(ready, Month(site=site, number=0, n=120), Month(site=site, number=1, n=30))
+    _, source = keep_watch(ready, "a", "lesion", run="r1")
+    _, elsewhere = keep_watch(ready, "b", "lesion", run="r1")
+    rows = ready.lake.read(layout.SERIES, columns=["series_key", "patient_key"]).to_pylist()
+    part = {row["series_key"]: part_of(row["patient_key"], ready.settings.split) for row in rows}
+
+    def ranked(kept: Kept) -> list[str]:
+        keys = ready.lake.read(layout.RANK, kept.watch.scope.rows).column("series_key").to_pylist()
+        return [part[key] for key in keys]
+
+    assert set(ranked(source)) == {"evaluation"}
+    assert len(ranked(source)) == [part[key] for key in part if key.startswith("a")].count("evaluation")
+    assert len(ranked(elsewhere)) == 150
 
 
 def test_the_fleet_s_promise_is_a_sentence() -> None:

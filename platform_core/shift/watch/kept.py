@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_core import layout
+from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
 from platform_core.shift.samples import AcceptedDays, Sample, scored_by
+from platform_core.shift.scores import has_learned_at
 from platform_core.shift.watch.alarms import SCANS_PER_CHECK, WatchVerdict, judge
 from platform_core.shift.watch.pools import Scope
 from platform_core.shift.watch.power import Promise, smallest_shift
@@ -113,11 +115,23 @@ class Watched:
         """Of some series and of all others of their days."""
         if self.model is None:
             return features_of_days(workspace, scope.site, scope.stratum, keys, self.recipe)
-        return scores_of_days(workspace, scope.site, scope.stratum, keys, model=self.model, recipe=self.recipe)
+        rows = scores_of_days(workspace, scope.site, scope.stratum, keys, model=self.model, recipe=self.recipe)
+        return rows.filter(is_ranked(workspace, scope, rows.column("patient_key").to_pylist()))
 
     def accepted(self, days: AcceptedDays) -> dict[str, date]:
         """The days on which it was accepted as it is."""
         return days.images if self.model is None else days.scores
+
+
+def is_ranked(workspace: Workspace, scope: Scope, patients: Sequence[str]) -> pa.Array:
+    """Which patients count: of scores, where the model has learned from some, only those it never learns from.
+
+    A network is surer of those it was trained on, so among them every new patient is a change.
+    """
+    model, split = scored_by(scope.reference), workspace.settings.split
+    if model is None or not has_learned_at(workspace, scope.site, model):
+        return pa.repeat(pa.scalar(value=True), len(patients))
+    return pa.array([part_of(patient, split) == "evaluation" for patient in patients], pa.bool_())
 
 
 def watched_in(scope: Scope) -> Watched:

@@ -37,6 +37,7 @@ from platform_core.shift.watch.kept import (
     Kept,
     Watched,
     every_watch,
+    is_ranked,
     path_of,
     read_kept,
     watched_in,
@@ -47,7 +48,7 @@ from platform_core.shift.watch.power import false_alarms_per_year
 from platform_core.shift.watch.raised import Alarm, alarms, key_of, raise_alarm
 from platform_core.shift.watch.ranks import open_reference, rank_rows
 
-ARRIVED = ["series_key", "stratum", "observed_on", "ingested_at"]
+ARRIVED = ["series_key", "patient_key", "stratum", "observed_on", "ingested_at"]
 
 
 def keep_watch(
@@ -76,7 +77,7 @@ def keep_watch(
         return _look_through(workspace, site, target, about, days, arrived, run, at)
     kept = []
     for before in chosen:
-        mine = _unseen(before, arrived)
+        mine = _unseen(workspace, before, arrived)
         kept.append(_taken_in(workspace, before, mine.column("series_key").to_pylist(), mine, run))
     if _is_untold(workspace, site, kept):
         return _look_through(workspace, site, target, about, days, arrived, run, at)
@@ -124,11 +125,12 @@ def _arrived(workspace: Workspace, site: str, modality: str | None, every: Seque
     return workspace.lake.read(layout.SERIES, where, ARRIVED)
 
 
-def _unseen(kept: Kept, arrived: pa.Table) -> pa.Table:
+def _unseen(workspace: Workspace, kept: Kept, arrived: pa.Table) -> pa.Table:
     """Series of its stratum that a watch has not looked at; none from before its accepted state."""
     is_mine = (pc.field("stratum") == kept.watch.scope.stratum) & (pc.field("observed_on") >= pa.scalar(kept.since))
     seen = pa.array([key for key, _ in kept.recent], pa.string())
-    return arrived.filter(is_mine & ~pc.field("series_key").isin(seen))
+    mine = arrived.filter(is_mine & ~pc.field("series_key").isin(seen))
+    return mine.filter(is_ranked(workspace, kept.watch.scope, mine.column("patient_key").to_pylist()))
 
 
 def _going_on(
@@ -209,8 +211,10 @@ def _looked_through(
     rows = workspace.lake.read(layout.RANK, scope.rows, ["series_key"])
     known = set(pc.unique(rows.column("series_key")).to_pylist())
     later = [sample for sample in periods if sample.period_start >= accepted.period_start]
-    due = [key for sample in later for key in sample.keys if key not in known]
-    taken = _taken_in(workspace, before, due, _unseen(before, arrived), run, known)
+    scans = [pair for sample in later for pair in zip(sample.keys, sample.patients, strict=True)]
+    counts = is_ranked(workspace, scope, [patient for _, patient in scans]).to_pylist()
+    due = [key for (key, _), is_due in zip(scans, counts, strict=True) if is_due and key not in known]
+    taken = _taken_in(workspace, before, due, _unseen(workspace, before, arrived), run, known)
     now = replace(taken, n_looked=taken.watch.n_batches)
     if now != taken:
         write_kept(workspace, now)
