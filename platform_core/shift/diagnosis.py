@@ -86,7 +86,7 @@ def _nothing_compared(ask: Questions) -> Verdict | None:
 
 def _mixed(ask: Questions) -> Verdict | None:
     worst, change = _acquisition_that_counts(ask), ask.change_through_scanner
-    if worst is None or change is None or not ask.evidence.is_certified:
+    if worst is None or change is None:
         return None
     text = say.joined(
         say.acquisition(ask.evidence, worst),
@@ -124,6 +124,8 @@ def _acquisition(ask: Questions) -> Verdict | None:
 def _case_mix(ask: Questions) -> Verdict | None:
     worst, fits = ask.furthest("content") or ask.evidence.score, ask.evidence.fits
     is_harmless = fits or (ask.evidence.is_accepted and fits is None) or ask.furthest("content") is None
+    if not ask.is_readable:
+        return None
     if worst is None or (is_harmless and not ask.is_prevalence_denied and not ask.is_no_mixture):
         return None
     is_mix = ask.has_other_mix_of_scanners
@@ -139,12 +141,28 @@ def _case_mix(ask: Questions) -> Verdict | None:
     return Verdict(kind=kind, size=worst.distance, explained_by=text)
 
 
-def _label(ask: Questions) -> Verdict | None:
-    change = ask.prevalence_change
-    if change is None or not ask.evidence.fits:
+def _unreadable(ask: Questions) -> Verdict | None:
+    """Scores that another scanner than the source's has always moved tell of no prevalence and of no patients."""
+    away = ask.away_from_reference
+    is_quiet = ask.prevalence_change is None and (ask.evidence.fits or ask.furthest("content") is None)
+    if ask.is_readable or is_quiet or away is None:
+        return None
+    if ask.evidence.is_certified and (ask.label_change is not None or not ask.has_other_patients):
         return None
     text = say.joined(
-        say.prevalence(ask.evidence),
+        f"scores or patients differ, and acquisition is as accepted, but {say.moved(away, of_reference=True)}",
+        say.label_status(ask.evidence),
+        say.labelled_prevalence(ask.evidence),
+    )
+    return Verdict(kind="undetermined", explained_by=text)
+
+
+def _label(ask: Questions) -> Verdict | None:
+    change = ask.label_change
+    if change is None:
+        return None
+    text = say.joined(
+        _told_prevalence(ask),
         say.quiet_acquisition(ask.left_over("acquisition")),
         say.labelled_prevalence(ask.evidence),
         say.concept(ask.concept),
@@ -154,7 +172,7 @@ def _label(ask: Questions) -> Verdict | None:
 
 def _disputed(ask: Questions) -> Verdict | None:
     change = ask.prevalence_change
-    if change is None or ask.evidence.prevalence is None:
+    if change is None or ask.evidence.prevalence is None or not ask.is_readable:
         return None
     found = ask.evidence.prevalence.by_scores
     n_labels = _labels_needed(found.assumed, found.value)
@@ -170,7 +188,7 @@ def _disputed(ask: Questions) -> Verdict | None:
 def _none(ask: Questions) -> Verdict:
     if ask.evidence.is_accepted:
         return _accepted(ask)
-    told = (say.prevalence(ask.evidence), say.labelled_prevalence(ask.evidence), say.concept(ask.concept))
+    told = (_told_prevalence(ask), say.labelled_prevalence(ask.evidence), say.concept(ask.concept))
     moved = sorted([*ask.moved("acquisition"), *ask.moved("content")], key=lambda s: -s.distance.value)
     if moved:
         text = say.joined(f"detected, not material: {say.moved(moved[0])}", *told)
@@ -200,6 +218,7 @@ RULES: tuple[Callable[[Questions], Verdict | None], ...] = (
     _concept,
     _acquisition,
     _case_mix,
+    _unreadable,
     _label,
     _disputed,
     _none,
@@ -212,6 +231,10 @@ def _acquisition_that_counts(ask: Questions) -> FeatureShift | None:
     if ask.evidence.is_accepted and not ask.is_disturbed:
         return None
     return ask.furthest("acquisition")
+
+
+def _told_prevalence(ask: Questions) -> str:
+    return say.prevalence(ask.evidence) if ask.is_readable else say.label_status(ask.evidence)
 
 
 def _disturbance(ask: Questions) -> str:

@@ -26,6 +26,18 @@ class LabelledScores:
     """Of the site, from all its scores; None: the reference's."""
 
 
+def prevalence_at_acceptance(material: Material) -> PrevalenceEstimate | None:
+    """From the accepted state's scores, against the reference; None without them, and where it is the period itself."""
+    site, source, calibration = material.accepted_scores, material.reference_scores, material.calibration
+    if material.is_accepted or site is None or source is None or calibration is None:
+        return None
+    known = source.where(source.is_labelled)
+    try:
+        return estimate_prevalence(site.score, known.score, known.y, assumed=calibration.prevalence)
+    except EmptySample:
+        return None
+
+
 def prevalence_of(material: Material) -> tuple[TwoOpinions | None, str]:
     """The estimates, or why there are none."""
     site, source, calibration = material.scores, material.reference_scores, material.calibration

@@ -16,6 +16,7 @@ from platform_core.shift.estimates import (
     estimate_of,
     labelled_scores,
     p_told,
+    prevalence_at_acceptance,
     prevalence_of,
     prevalence_through_scanner,
     prevalence_told,
@@ -79,6 +80,8 @@ class Evidence:
     """Embeddings against those of the reference's held-out patients."""
     prevalence: TwoOpinions | None = None
     """From scores, and from calls beside it."""
+    at_acceptance: PrevalenceEstimate | None = None
+    """From the accepted state's scores; None at onboarding, and where it has none under what the site runs now."""
     no_prevalence: str = ""
     """Why there is no estimate; empty before there is a model."""
     labelled_prevalence: LabelledPrevalence | None = None
@@ -138,6 +141,7 @@ def evidence_of(material: Material, statistics: Collection[str] = tuple(STATISTI
         score=_score(material, statistics),
         embedding=_embedding(material),
         prevalence=prevalence,
+        at_acceptance=prevalence_at_acceptance(material),
         no_prevalence=no_prevalence,
         labelled_prevalence=told,
         p_labelled=p_told(told, material),

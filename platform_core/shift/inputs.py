@@ -79,6 +79,13 @@ class Inputs:
         return self._scores(self.current.site, self.serving.recipe, self.current.keys)
 
     @cached_property
+    def accepted_scores(self) -> ScoredScans | None:
+        """The accepted state's patients under what the site runs now."""
+        if self.serving is None:
+            return None
+        return self._scores(self.accepted.site, self.serving.recipe, self.accepted.keys)
+
+    @cached_property
     def reference_scores(self) -> ScoredScans | None:
         """The reference's held-out patients under the same model.
 
@@ -141,6 +148,7 @@ class Inputs:
             n_strata=self.n_strata,
             scores=self.scores,
             held_out=self.held_out,
+            accepted_scores=self.accepted_scores,
             reference_scores=self.reference_scores,
             calibration=None if serving is None else serving.calibration,
             reference_calibration=None if reference is None else reference.calibration,
@@ -174,7 +182,7 @@ class Inputs:
         """Names the finding: equal inputs, equal name."""
         read = self.material
         sides = read.current, read.accepted, read.reference, read.harmonized, read.reference_harmonized
-        scored = read.scores, read.reference_scores
+        scored = read.scores, read.accepted_scores, read.reference_scores
         return digest(
             {
                 "site": self.current.site,

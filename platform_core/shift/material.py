@@ -39,6 +39,8 @@ class Material:
     """The period's patients under what the site runs."""
     held_out: ScoredScans | None = None
     """Those of them whom the model has not learned from."""
+    accepted_scores: ScoredScans | None = None
+    """The accepted state's patients under what the site runs now."""
     reference_scores: ScoredScans | None = None
     """The source domain's held-out patients under the same model."""
     calibration: Calibration | None = None

@@ -101,9 +101,27 @@ class Questions:
         if not self.evidence.fits or self.has_other_patients or not self.has_compared_scanners:
             return False
         if self.furthest("acquisition") is None:
+            return self.is_readable
+        return bool(self.evidence.from_reference) and self.away_from_reference is None
+
+    @property
+    def away_from_reference(self) -> FeatureShift | None:
+        """The harmonized feature of acquisition that is still furthest from the source's, if materially."""
+        shifts = self._of_bank("acquisition", self.evidence.from_reference)
+        away = [shift for shift in self._significant(shifts, self.alpha("acquisition")) if self._is_material(shift)]
+        return away[0] if away else None
+
+    @cached_property
+    def is_readable(self) -> bool:
+        """Scores of a site whose acquisition is as it was accepted mean what they mean at the source.
+
+        A site that is recognisable has another scanner, which may always have moved its scores. It has not, if those
+        of the accepted state were the reference's at the prevalence that the site assumes.
+        """
+        if self.evidence.is_accepted or self.away_from_reference is None:
             return True
-        left = self._significant(self._of_bank("acquisition", self.evidence.from_reference), self.alpha("acquisition"))
-        return bool(self.evidence.from_reference) and not any(self._is_material(shift) for shift in left)
+        then = self.evidence.at_acceptance
+        return then is not None and then.p_fit > P_FIT and self._change(then) is None
 
     @cached_property
     def concept(self) -> ConceptTest | None:
@@ -127,9 +145,16 @@ class Questions:
 
     @property
     def change_through_scanner(self) -> Estimate | None:
-        """The same, as seen through the site's scanner."""
+        """The same, as seen through the site's scanner; None if that was not imitated well enough."""
         found = self.evidence.through_scanner
-        return None if found is None else self._change(found)
+        return None if found is None or not self.evidence.is_certified else self._change(found)
+
+    @property
+    def label_change(self) -> Estimate | None:
+        """Change of prevalence that scores can be believed: as they are, or through the scanner that moved them."""
+        if not self.is_readable:
+            return self.change_through_scanner
+        return self.prevalence_change if self.evidence.fits else None
 
     @property
     def excess_risk(self) -> Estimate | None:

@@ -11,7 +11,7 @@ from platform_core.shift.evidence import Evidence, evidence_of
 from platform_core.shift.material import Material
 from platform_core.shift.samples import Patients
 from platform_core.shift.sentences import MOST_LETTERS
-from tests.shift.toy import CONTENT, Site, material, shown
+from tests.shift.toy import CONTENT, Site, material, sample, shown
 
 KS = ("ks",)
 SETTINGS = ShiftSettings()
@@ -102,6 +102,44 @@ def test_seen_through_the_sites_scanner_prevalence_has_moved_or_not(prevalence: 
     assert "as seen through the site's scanner" in found.explained_by
     assert ("unchanged" in found.explained_by) == (kind == "covariate_acquisition")
     assert bound_under(found, evidence).expected_risk is not None
+
+
+def accepted_on_another_scanner(site: Site, *, accepted: Site) -> Material:
+    """A site whose first feature is not the reference's, as it was accepted and as it is now."""
+    made = world(site)
+    before, scores = sample(replace(accepted, n=1000, n_labels=1000), np.random.default_rng(7))
+    moved = np.where(np.arange(made.current.values.shape[1]) == 0, 0.8, 0.0)
+    there, here = (
+        replace(side, values=side.values + moved * (of.noise == 0))
+        for side, of in ((before, accepted), (made.current, site))
+    )
+    return replace(
+        made, accepted=there, accepted_scores=scores, current=here, harmonized=here, reference_harmonized=made.accepted
+    )
+
+
+@pytest.mark.parametrize("noise", [0.4, 0.8])
+@pytest.mark.parametrize("prevalence", [0.3, 0.65])
+def test_a_scanner_that_always_moved_the_scores_is_no_prevalence_and_no_patients(
+    noise: float, prevalence: float
+) -> None:
+    site = Site(n=1000, noise=noise, prevalence=prevalence, n_labels=0)
+    found = verdict(accepted_on_another_scanner(site, accepted=Site(noise=noise)))
+    assert found.kind == "undetermined"
+    assert "label status not determined" in found.explained_by
+
+
+def test_a_recognisable_scanner_whose_accepted_scores_were_the_references_tells_of_prevalence() -> None:
+    assert verdict(accepted_on_another_scanner(Site(prevalence=0.65), accepted=Site())).kind == "label"
+
+
+@pytest.mark.parametrize(("prevalence", "kind"), [(0.3, "none"), (0.65, "label")])
+def test_through_a_scanner_that_always_moved_the_scores_prevalence_is_told(prevalence: float, kind: str) -> None:
+    site = Site(n=1000, noise=0.8, prevalence=prevalence)
+    made = accepted_on_another_scanner(site, accepted=Site(noise=0.8))
+    found = verdict(replace(made, transported=shown(site, np.random.default_rng(2))))
+    assert found.kind == kind
+    assert "as seen through the site's scanner" in found.explained_by
 
 
 @pytest.mark.parametrize("fault", ["residual", "another scanner"])

@@ -73,6 +73,7 @@ def material(site: Site, rng: np.random.Generator, *, n_reference: int = 2000, s
         reference=before,
         scores=scores,
         held_out=scores,
+        accepted_scores=reference,
         reference_scores=reference,
         calibration=calibration,
         reference_calibration=calibration,

@@ -135,10 +135,12 @@ def material(pool: Pool, samples: Samples, where: str, rng: np.random.Generator)
     return Material(
         current=patients(pool, samples.world, samples.current, y),
         accepted=patients(pool, NONE, samples.accepted, at_accepted),
+        reference=patients(pool, NONE, samples.reference, at_reference),
         harmonized=patients(pool, samples.world, samples.current, y, is_native=False),
         reference_harmonized=patients(pool, NONE, samples.reference, at_reference, is_native=False),
         scores=scores,
         held_out=scores,
+        accepted_scores=scored(pool, NONE, samples.accepted, at_accepted),
         reference_scores=scored(pool, NONE, samples.reference, at_reference),
         calibration=calibration,
         reference_calibration=calibration,
