@@ -102,7 +102,13 @@ def _concept(ask: Questions) -> Verdict | None:
     found = ask.concept
     if found is None or found.verdict != "changed" or ask.prevalence_change is not None:
         return None
-    text = say.joined(found.because, "images and scores are as expected", say.labelled_prevalence(ask.evidence))
+    text = say.joined(
+        found.because,
+        f"scores are as expected, and {_quiet_acquisition(ask)}"
+        if ask.differing
+        else "images and scores are as expected",
+        say.labelled_prevalence(ask.evidence),
+    )
     return Verdict(kind="concept", size=found.excess, explained_by=text)
 
 
@@ -131,7 +137,7 @@ def _case_mix(ask: Questions) -> Verdict | None:
     is_mix = ask.has_other_mix_of_scanners
     text = say.joined(
         say.moved(worst, of_reference=ask.evidence.is_accepted),
-        "" if is_mix else "acquisition is as before",
+        "" if is_mix else _quiet_acquisition(ask),
         say.misfit(ask.evidence) or say.denied(ask.evidence, ask.denial),
         say.explanation(ask.evidence),
         say.labelled_prevalence(ask.evidence),
@@ -163,7 +169,7 @@ def _label(ask: Questions) -> Verdict | None:
         return None
     text = say.joined(
         _told_prevalence(ask),
-        say.quiet_acquisition(ask.left_over("acquisition")),
+        _quiet_acquisition(ask),
         say.labelled_prevalence(ask.evidence),
         say.concept(ask.concept),
     )
@@ -179,20 +185,33 @@ def _disputed(ask: Questions) -> Verdict | None:
     text = say.joined(
         say.prevalence(ask.evidence),
         say.misfit(ask.evidence),
-        "but no feature moved",
+        _differing(ask),
         f"{n_labels} labels of random patients would tell",
     )
     return Verdict(kind="undetermined", size=change, n_needed=n_labels, explained_by=text)
+
+
+def _at_risk(ask: Questions) -> Verdict | None:
+    """Labels of a new site say that the model errs there, and nothing says why: that is no sound site."""
+    if not ask.evidence.is_accepted or ask.excess_risk is None:
+        return None
+    text = say.joined(
+        say.risk(ask.evidence),
+        _differing(ask),
+        _told_prevalence(ask),
+        say.labelled_prevalence(ask.evidence),
+        say.concept(ask.concept),
+    )
+    return Verdict(kind="undetermined", explained_by=text)
 
 
 def _none(ask: Questions) -> Verdict:
     if ask.evidence.is_accepted:
         return _accepted(ask)
     told = (_told_prevalence(ask), say.labelled_prevalence(ask.evidence), say.concept(ask.concept))
-    moved = sorted([*ask.moved("acquisition"), *ask.moved("content")], key=lambda s: -s.distance.value)
-    if moved:
-        text = say.joined(f"detected, not material: {say.moved(moved[0])}", *told)
-        return Verdict(kind="none", size=moved[0].distance, explained_by=text)
+    if ask.differing:
+        text = say.joined(f"detected, not material: {say.moved(ask.differing[0])}", *told)
+        return Verdict(kind="none", size=ask.differing[0].distance, explained_by=text)
     return Verdict(kind="none", explained_by=say.joined(say.nothing_moved(ask.evidence), *told))
 
 
@@ -202,8 +221,8 @@ def _accepted(ask: Questions) -> Verdict:
         why = ask.evidence.no_prevalence or "there are no scores yet to compare with the reference"
         return Verdict(kind="none", explained_by=say.joined(text, why, say.labelled_prevalence(ask.evidence)))
     if ask.is_disturbed:
-        text = f"detected, not material: {_disturbance(ask)}, but no feature moved"
-        return Verdict(kind="none", explained_by=say.joined(text, say.concept(ask.concept)))
+        text = f"detected, not material: {_disturbance(ask)}"
+        return Verdict(kind="none", explained_by=say.joined(text, _differing(ask), say.concept(ask.concept)))
     moved = ask.moved("acquisition")
     worst = f"{say.moved(moved[0], of_reference=True)}, which does not disturb the task" if moved else ""
     told = (say.prevalence(ask.evidence), say.labelled_prevalence(ask.evidence), say.concept(ask.concept))
@@ -221,6 +240,7 @@ RULES: tuple[Callable[[Questions], Verdict | None], ...] = (
     _unreadable,
     _label,
     _disputed,
+    _at_risk,
     _none,
 )
 """Read from the top, the first that answers decides; the last always does."""
@@ -233,8 +253,27 @@ def _acquisition_that_counts(ask: Questions) -> FeatureShift | None:
     return ask.furthest("acquisition")
 
 
+def _quiet_acquisition(ask: Questions) -> str:
+    """That scanners are not the cause: they are as before, or why a feature that differs does not count."""
+    left, is_new = ask.left_over("acquisition"), ask.evidence.is_accepted
+    worst, counts = next(iter(ask.moved("acquisition")), None), ask.furthest("acquisition")
+    if worst is None or (counts is None and left is not None):
+        return say.quiet_acquisition(left)
+    if counts is None:
+        return f"acquisition differs, not materially: {say.moved(worst, of_reference=is_new)}"
+    is_harmonized = ask.evidence.from_reference and ask.away_from_reference is None
+    why = "is harmonized" if is_harmonized else "does not disturb the task"
+    return f"acquisition differs and {why}: {say.moved(counts, of_reference=is_new)}"
+
+
 def _told_prevalence(ask: Questions) -> str:
     return say.prevalence(ask.evidence) if ask.is_readable else say.label_status(ask.evidence)
+
+
+def _differing(ask: Questions) -> str:
+    """The feature that moved furthest, or that none did."""
+    moved = ask.differing
+    return say.moved(moved[0], of_reference=ask.evidence.is_accepted) if moved else "but no feature moved"
 
 
 def _disturbance(ask: Questions) -> str:

@@ -60,6 +60,11 @@ class Questions:
             shifts.append(self.evidence.score)
         return self._significant(shifts, self.alpha(bank))
 
+    @property
+    def differing(self) -> list[FeatureShift]:
+        """Features of either bank and the score beyond chance, furthest first."""
+        return sorted([*self.moved("acquisition"), *self.moved("content")], key=lambda s: -s.distance.value)
+
     def furthest(self, bank: Bank) -> FeatureShift | None:
         """The feature of a bank that moved furthest, if any moved beyond chance and materially."""
         moved = [shift for shift in self.moved(bank) if self._is_material(shift)]

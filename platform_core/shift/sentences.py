@@ -135,7 +135,7 @@ def through_scanner(evidence: Evidence) -> str:
 
 
 def quiet_acquisition(left: ReweightedDistance | None) -> str:
-    """Of a label shift: that scanners are not the cause."""
+    """That scanners are not the cause."""
     if left is None:
         return "acquisition is as before"
     return f"acquisition is as before at that prevalence (KS {left.value:.2f}, {_p(left.p)})"

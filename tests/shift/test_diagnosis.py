@@ -144,6 +144,26 @@ def test_the_kind_follows_from_the_evidence(evidence: Evidence, kind: str) -> No
     assert diagnose(evidence, SETTINGS).kind == kind
 
 
+@pytest.mark.parametrize(("moved", "said"), [(CONTENT, "q50_hu differs"), (QUIET, "but no feature moved")])
+def test_a_new_site_where_labels_say_that_the_model_errs_is_not_called_sound(
+    moved: tuple[FeatureShift, ...], said: str
+) -> None:
+    riskier = replace(LATER.bound, target_risk=Estimate(0.8, 0.7, 0.9))
+    found = diagnose(replace(FIRST, from_reference=moved, bound=riskier), SETTINGS)
+    assert found.kind == "undetermined"
+    assert "labelled log-loss is 0.80" in found.explained_by
+    assert said in found.explained_by
+    assert ("no feature moved" in found.explained_by) == (moved == QUIET)
+
+
+def test_acquisition_is_not_called_as_before_where_it_differs() -> None:
+    moved = (shift("noise_hu", 0.09, 1e-9), QUIET[1])
+    found = diagnose(replace(LATER, since_accepted=moved, prevalence=prevalence(0.7, 0.001)), SETTINGS)
+    assert found.kind == "label"
+    assert "acquisition differs, not materially: noise_hu rose" in found.explained_by
+    assert "acquisition is as before" not in found.explained_by
+
+
 def test_a_small_but_certain_difference_is_said_to_be_detected_and_not_material() -> None:
     found = diagnose(replace(LATER, since_accepted=(shift("noise_hu", 0.09, 1e-9),)), SETTINGS)
     assert found.explained_by.startswith("detected, not material: noise_hu rose from 10 to 17")

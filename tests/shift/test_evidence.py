@@ -165,7 +165,9 @@ def test_after_harmonization_labels_speak_again() -> None:
     later = replace(made, current=replace(made.current, values=noisy))
     assert verdict(later).kind == "covariate_acquisition"
     harmonized = replace(later, harmonized=made.current, reference_harmonized=made.accepted)
-    assert verdict(harmonized).kind == "concept"
+    found = verdict(harmonized)
+    assert found.kind == "concept"
+    assert "acquisition differs and is harmonized: a0_hu rose" in found.explained_by
 
 
 def test_other_patients_whose_scores_look_like_prevalence_are_not_label_shift() -> None:
