@@ -14,7 +14,7 @@ from platform_core.shift.samples import period_samples
 from platform_core.shift.watch import vigil
 from platform_core.shift.watch.kept import Kept
 from platform_core.shift.watch.vigil import keep_watch, kept_watches, promise_of
-from tests.shift.planted import Month, fill, prepare
+from tests.shift.planted import STRATUM, Month, fill, keys_of, prepare
 
 
 @pytest.fixture
@@ -108,6 +108,17 @@ def test_a_model_s_scores_are_ranked_among_patients_it_has_not_learned_from(work
     assert set(ranked(source)) == {"evaluation"}
     assert len(ranked(source)) == [part[key] for key in part if key.startswith("a")].count("evaluation")
     assert len(ranked(elsewhere)) == 150
+
+
+def test_old_scans_that_come_late_open_no_second_watch(quiet: Workspace) -> None:
+    """They move the borders of periods and make an earlier one sound; the accepted state stays what it was."""
+    before = keep_watch(quiet, "a", "lesion", run="r1")
+    old = Month(number=-2, first_day=8, n=150, days=40)
+    fill(quiet, old, Month(number=1, n=70, stratum="ct/chest/plain/sharp"))
+    mine = [one for one in keep_watch(quiet, "a", "lesion", run="r2") if one.watch.scope.stratum == STRATUM]
+    assert [one.watch for one in mine] == [one.watch for one in before]
+    ranked = quiet.lake.read(layout.RANK).column("series_key").to_pylist()
+    assert not set(ranked) & set(keys_of(old))
 
 
 def test_the_fleet_s_promise_is_a_sentence() -> None:

@@ -133,6 +133,17 @@ def _unseen(workspace: Workspace, kept: Kept, arrived: pa.Table) -> pa.Table:
     return mine.filter(is_ranked(workspace, kept.watch.scope, mine.column("patient_key").to_pylist()))
 
 
+def _in_force(every: Sequence[Kept], about: Sequence[Watched], days: AcceptedDays) -> dict[tuple[str, Watched], Kept]:
+    """By stratum and what is watched, the watch that goes on; scans from long ago that come late open no other."""
+    chosen: dict[tuple[str, Watched], Kept] = {}
+    for kept in every:  # the first of its kind, until a decision accepts another state
+        key = kept.watch.scope.stratum, watched_in(kept.watch.scope)
+        day = key[1].accepted(days).get(key[0])
+        if key[1] in about and (key not in chosen if day is None else kept.since == day):
+            chosen[key] = kept
+    return chosen
+
+
 def _going_on(
     workspace: Workspace,
     site: str,
@@ -142,12 +153,7 @@ def _going_on(
     arrived: pa.Table,
 ) -> list[Kept] | None:
     """The watches that go on as they are; None if the periods must be read: one is missing, or it is time to look."""
-    chosen: dict[tuple[str, Watched], Kept] = {}
-    for kept in every:  # the first of its kind, until a decision accepts another state
-        key = kept.watch.scope.stratum, watched_in(kept.watch.scope)
-        day = key[1].accepted(days).get(key[0])
-        if key[1] in about and (key not in chosen if day is None else kept.since == day):
-            chosen[key] = kept
+    chosen = _in_force(every, about, days)
     watched = {stratum for stratum, _ in chosen}
     recent = set(pc.unique(arrived.column("stratum")).to_pylist())
     strata = {*days.images, *days.scores, *(recent & watched), *_enough(workspace, site, recent - watched)}
@@ -187,11 +193,15 @@ def _look_through(
     """As `keep_watch`, from all the site's periods."""
     modality = None if target is None else workspace.target(target).modality
     least = workspace.settings.shift.min_scans
+    going_on = _in_force(every_watch(workspace, site), about, days)
     kept = []
     for stratum, periods in period_samples(workspace, site, modality, target).items():
         for one in about:
-            accepted = sample_of(periods, one.accepted(days).get(stratum), least)
-            before = _watch_of(workspace, one, accepted, target, run) if accepted.n >= least else None
+            before = going_on.get((stratum, one))
+            day = one.accepted(days).get(stratum) if before is None else before.since
+            accepted = sample_of(periods, day, least)
+            if before is None and accepted.n >= least:
+                before = _watch_of(workspace, one, accepted, target, run)
             if before is not None:
                 kept.append(_looked_through(workspace, before, accepted, periods, arrived, run, at))
     return kept
@@ -210,10 +220,13 @@ def _looked_through(
     scope = before.watch.scope
     rows = workspace.lake.read(layout.RANK, scope.rows, ["series_key"])
     known = set(pc.unique(rows.column("series_key")).to_pylist())
+    is_since = (pc.field("site") == scope.site) & (pc.field("observed_on") >= pa.scalar(before.since))
+    later_keys = workspace.lake.read(layout.SERIES, is_since, ["series_key"]).column("series_key")
+    wanted = set(later_keys.to_pylist()) - known
     later = [sample for sample in periods if sample.period_start >= accepted.period_start]
     scans = [pair for sample in later for pair in zip(sample.keys, sample.patients, strict=True)]
     counts = is_ranked(workspace, scope, [patient for _, patient in scans]).to_pylist()
-    due = [key for (key, _), is_due in zip(scans, counts, strict=True) if is_due and key not in known]
+    due = [key for (key, _), is_due in zip(scans, counts, strict=True) if is_due and key in wanted]
     taken = _taken_in(workspace, before, due, _unseen(workspace, before, arrived), run, known)
     now = replace(taken, n_looked=taken.watch.n_batches)
     if now != taken:
