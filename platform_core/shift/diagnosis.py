@@ -132,7 +132,8 @@ def _case_mix(ask: Questions) -> Verdict | None:
     is_harmless = fits or (ask.evidence.is_accepted and fits is None) or ask.furthest("content") is None
     if not ask.is_readable:
         return None
-    if worst is None or (is_harmless and not ask.is_prevalence_denied and not ask.is_no_mixture):
+    is_denied = ask.is_prevalence_denied and ask.has_other_patients
+    if worst is None or (is_harmless and not is_denied and not ask.is_no_mixture):
         return None
     is_mix = ask.has_other_mix_of_scanners
     text = say.joined(
@@ -177,13 +178,14 @@ def _label(ask: Questions) -> Verdict | None:
 
 
 def _disputed(ask: Questions) -> Verdict | None:
+    """Scores tell of another prevalence, calls or labels deny it, and no feature says who came instead."""
     change = ask.prevalence_change
     if change is None or ask.evidence.prevalence is None or not ask.is_readable:
         return None
     found = ask.evidence.prevalence.by_scores
     n_labels = _labels_needed(found.assumed, found.value)
     text = say.joined(
-        say.prevalence(ask.evidence),
+        say.denied(ask.evidence, ask.denial) if ask.denial else say.prevalence(ask.evidence),
         say.misfit(ask.evidence),
         _differing(ask),
         f"{n_labels} labels of random patients would tell",

@@ -159,7 +159,7 @@ class Questions:
         """Change of prevalence that scores can be believed: as they are, or through the scanner that moved them."""
         if not self.is_readable:
             return self.change_through_scanner
-        return self.prevalence_change if self.evidence.fits else None
+        return self.prevalence_change if self.evidence.fits and not self.is_prevalence_denied else None
 
     @property
     def excess_risk(self) -> Estimate | None:

@@ -257,12 +257,15 @@ def _feature_matrix(workspace: Workspace, sample: Sample, recipe: str) -> tuple[
 
 
 def header_changes(accepted: Fields, current: Fields) -> list[HeaderChange]:
-    """Header fields with values that the accepted state has never shown, most widespread first."""
+    """Header fields with values that the accepted state has never shown, most widespread first.
+
+    A field that no accepted patient has tells of nothing: a header may have begun to fill it in.
+    """
     found = []
     for name in [name for name in current if name in accepted]:
-        known = set(accepted[name])
+        known = set(accepted[name]) - {None}
         unseen = [value for value in current[name] if value is not None and value not in known]
-        if unseen:
+        if known and unseen:
             value = max(sorted(set(unseen)), key=unseen.count)
             found.append(HeaderChange(field=name, value=value, share=len(unseen) / len(current[name])))
     return sorted(found, key=lambda change: -change.share)

@@ -9,7 +9,7 @@ from platform_core.settings import ShiftSettings
 from platform_core.shift.diagnosis import Verdict, bound_under, diagnose
 from platform_core.shift.evidence import Evidence, evidence_of
 from platform_core.shift.material import Material
-from platform_core.shift.samples import Patients
+from platform_core.shift.samples import Patients, header_changes
 from platform_core.shift.sentences import MOST_LETTERS
 from tests.shift.toy import CONTENT, Site, material, sample, shown
 
@@ -178,6 +178,14 @@ def test_other_patients_whose_scores_look_like_prevalence_are_not_label_shift() 
     assert diagnose(evidence, SETTINGS).kind == "covariate_case_mix"
 
 
+def test_another_prevalence_and_another_meaning_together_are_not_called_other_patients() -> None:
+    made = world(Site(prevalence=0.65, dropped=0.6))
+    still = np.where(np.arange(made.current.values.shape[1]) == made.current.features.index(CONTENT[0]), np.nan, 0.0)
+    found = verdict(with_values(made, made.current.values + still))
+    assert found.kind == "undetermined"
+    assert "which labels deny" in found.explained_by
+
+
 def test_labels_tell_the_prevalence_by_the_chances_they_were_drawn_with() -> None:
     made = world(Site(prevalence=0.3, n_labels=500))
     is_sick = made.current.y == 1
@@ -330,6 +338,12 @@ def test_a_repeated_scanner_tells_another_mix_of_scanners_from_other_patients(be
     assert found.kind == kind
     assert "scanner_model 'S2'" in found.explained_by
     assert ("acquisition is as before" in found.explained_by) == (kind == "covariate_case_mix")
+
+
+def test_a_header_field_that_nobody_had_before_is_not_news() -> None:
+    known, told = ("B30f", None), ("B45s", "B30f")
+    assert header_changes({"kernel": (None, None)}, {"kernel": told}) == []
+    assert [change.share for change in header_changes({"kernel": known}, {"kernel": told})] == [0.5]
 
 
 @pytest.mark.parametrize(("scanner", "is_said"), [("S1", True), ("S2", False), (None, False)])
