@@ -217,11 +217,12 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
     from platform_core.manifest.ledger import account
     from platform_core.report.fleet_rows import fleet_rows
     from platform_core.shift.newcomer import newcomer_sentences
-    from platform_core.shift.watch.vigil import kept_watches, promise_of
+    from platform_core.shift.watch.vigil import kept_watches, promise_of, unwatched_sentences
 
     here = _open(workspace)
     rows, ledger = fleet_rows(here), account(here)
-    watches = {site: [f"{k.name}: {k.sentence}" for k in kept_watches(here, site)] for site in here.sites}
+    kept = {site: [f"{k.name}: {k.sentence}" for k in kept_watches(here, site)] for site in here.sites}
+    watches = {site: [*told, *unwatched_sentences(here, site)] for site, told in kept.items()}
     new = {site: newcomer_sentences(here, site) for site in here.sites}
     if as_json:
         told = {site: {"watch": watches[site], "onboarding": new[site]} for site in here.sites}

@@ -13,7 +13,7 @@ from platform_core.settings import ShiftSettings
 from platform_core.shift.samples import period_samples
 from platform_core.shift.watch import vigil
 from platform_core.shift.watch.kept import Kept
-from platform_core.shift.watch.vigil import keep_watch, kept_watches, promise_of
+from platform_core.shift.watch.vigil import keep_watch, kept_watches, promise_of, unwatched_sentences
 from tests.shift.planted import STRATUM, Month, fill, keys_of, prepare
 
 
@@ -63,6 +63,10 @@ def test_too_few_patients_are_not_watched(workspace: Workspace) -> None:
     fill(ready, Month(number=0, n=40))
     assert keep_watch(ready, "a", "lesion", run="r1") == []
     assert kept_watches(ready, "a") == []
+    assert unwatched_sentences(ready, "a") == [f"{STRATUM}: none yet: at most 40 of 60 patients in a period"]
+    fill(ready, Month(number=1, n=70))
+    keep_watch(ready, "a", "lesion", run="r2")
+    assert unwatched_sentences(ready, "a") == []
 
 
 def test_a_night_without_cause_does_not_read_the_periods(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,15 @@ def kept_watches(workspace: Workspace, site: str) -> list[Kept]:
     return [kept for _, kept in sorted(latest.items(), key=lambda item: item[0])]
 
 
+def unwatched_sentences(workspace: Workspace, site: str) -> list[str]:
+    """Which strata of a site nobody watches, because no period has had patients enough; in name order."""
+    watched = {kept.watch.scope.stratum for kept in every_watch(workspace, site)}
+    least = workspace.settings.shift.min_scans
+    most = {stratum: max(p.n for p in periods) for stratum, periods in period_samples(workspace, site, None).items()}
+    few = {stratum: n for stratum, n in sorted(most.items()) if n < least and stratum not in watched}
+    return [f"{stratum}: none yet: at most {n} of {least} patients in a period" for stratum, n in few.items()]
+
+
 def promise_of(settings: ShiftSettings, n_sites: int) -> str:
     """What the alarms of a fleet promise, in a sentence."""
     per_year = false_alarms_per_year(settings.alpha, n_sites)
