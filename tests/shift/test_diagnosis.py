@@ -57,9 +57,7 @@ def opinions(by_scores: PrevalenceEstimate, p_agree: float = 0.5) -> TwoOpinions
         n=by_scores.n,
         n_reference=by_scores.n_reference,
     )
-    return TwoOpinions(
-        by_scores=by_scores, by_calls=by_calls, difference=Estimate(0, -0.1, 0.1), p_agree=p_agree, because=""
-    )
+    return TwoOpinions(by_scores=by_scores, by_calls=by_calls, difference=Estimate(0, -0.1, 0.1), p_agree=p_agree)
 
 
 QUIET = (shift("noise_hu", 0.08, 0.7), shift("q50_hu", 0.07, 0.8))

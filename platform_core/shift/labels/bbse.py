@@ -58,12 +58,6 @@ class TwoOpinions:
     """By calls less by scores, with its 95 % interval over resampled patients."""
     p_agree: float
     """Chance of such a difference if both estimate one number."""
-    because: str
-
-    @property
-    def is_disputed(self) -> bool:
-        """Whether the two differ beyond chance (5 %): then a change of prevalence is not the whole story."""
-        return self.by_calls.is_usable and self.p_agree < 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +148,6 @@ def two_opinions(
         by_calls=by_calls,
         difference=Estimate(value, value - Z_95 * se, value + Z_95 * se),
         p_agree=p_agree,
-        because=_because(by_scores, by_calls, p_agree),
     )
 
 
@@ -201,17 +194,3 @@ def _differences(samples: tuple[Reals, ...], edges: Reals, threshold: float, see
         counts.append(drawn[:, ::2] + drawn[:, 1::2])
         called.append(drawn[:, 1::2].sum(axis=1) / len(sample))
     return np.asarray(_Calls(*called).prevalence() - fit_mixture(Counts(*counts)).prevalence, dtype=np.float64)
-
-
-def _because(by_scores: PrevalenceEstimate, by_calls: CalledPrevalence, p_agree: float) -> str:
-    told = (
-        f"prevalence {by_scores.value:.2f} ({by_scores.low:.2f} to {by_scores.high:.2f}) by scores, "
-        f"{by_calls.value:.2f} ({by_calls.low:.2f} to {by_calls.high:.2f}) by calls"
-    )
-    if not by_calls.is_usable:
-        return (
-            f"{told}; calls hardly tell the classes apart (singular value {by_calls.condition:.3f}), scores alone count"
-        )
-    if p_agree < 0.05:
-        return f"{told}; they differ beyond chance (p {p_agree:.2g}), so prevalence alone does not explain the scores"
-    return f"{told}; they agree (p {p_agree:.2g})"

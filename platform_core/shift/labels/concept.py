@@ -56,6 +56,9 @@ def betting_test(
 ) -> ConceptTest:
     """Test at every look: `p` is below alpha at any time ever, with nothing changed, in at most alpha of all sites.
 
+    For labels that come night by night. A finding looks at its period's labels by `one_look_test`, which finds more at
+    a hundred labels and promises nothing over looks.
+
     Args:
         reliability: Of the labelled reference.
         scores: Of the site's labelled patients, in the order in which labels came, in the reference's unit.

@@ -3,7 +3,8 @@
 Prevalence .30, 2,000 labelled reference patients, 2,000 labels per stream, one look after each. Per kind of change,
 labels until the promise of 5 % for ever is exceeded. Scores are two unit normals at an AUROC of .90, or those of the
 pool's reader. Beside it the bets of the publication, 1 + lambda g(s) (y - p), |lambda| <= .8, against the reference's
-share of positives per bin.
+share of positives per bin. It is the method that is measured: no night of the product bets on labels yet, and its
+findings test the labels of a period once (M4).
 """
 
 from collections.abc import Callable, Sequence
