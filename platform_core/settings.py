@@ -124,7 +124,8 @@ class ShiftSettings(_Section):
     """The false-alarm promise and the sizes that make a verdict sound."""
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """Chance of any false alarm per site and period, spent over all its tests."""
+    """Chance of any false alarm per site, period and look, spent over all its tests; a period that grows is looked at
+    on every night that brings scans or labels."""
     period_days: int = Field(default=28, ge=7)
     min_scans: int = Field(default=100, ge=10)
     """Fewer patients than this and the verdict is `undetermined`."""
