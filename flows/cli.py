@@ -650,6 +650,7 @@ def _set_up_prefect() -> None:
     """Quiet defaults that any environment variable overrides; without PREFECT_API_URL flows run in this process."""
     defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # of 20 a busy machine needs more
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "sitedrift",

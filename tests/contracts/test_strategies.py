@@ -200,7 +200,7 @@ def test_a_phase_that_pulls_stays_nearer_to_where_it_started(strategy: Strategy,
         assert all(not stretch_of(network_for(data), data, phase).anchors for phase in strategy.phases)
         return
     away = []
-    for times in (0.0, 1.0, 1000.0):
+    for times in (0.0, 30.0, 1000.0):  # at 1 it is weaker than the chance of ten epochs
         phases = tuple(replace(phase, pull=phase.pull * times) for phase in strategy.phases)
         network = network_for(data)
         start = state(network, "block2")
