@@ -100,7 +100,8 @@ def lines(rows: Sequence[Row]) -> list[Line]:
         if not n:
             continue
         compared = total(mine, "n_compared")
-        beside = {f"{told} (n={compared:.0f})": total(mine, key) / compared for told, key in PRACTICES.items()}
+        practices = PRACTICES.items() if compared else ()
+        beside = {f"{told} (n={compared:.0f})": total(mine, key) / compared for told, key in practices}
         by_day = total(mine, "by_day") / n
         found.append(
             rate(
