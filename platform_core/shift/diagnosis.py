@@ -154,8 +154,6 @@ def _unreadable(ask: Questions) -> Verdict | None:
     is_quiet = ask.prevalence_change is None and (ask.evidence.fits or ask.furthest("content") is None)
     if ask.is_readable or is_quiet or away is None:
         return None
-    if ask.evidence.is_certified and (ask.label_change is not None or not ask.has_other_patients):
-        return None
     text = say.joined(
         f"scores or patients differ, and acquisition is as accepted, but {say.moved(away, of_reference=True)}",
         say.label_status(ask.evidence),

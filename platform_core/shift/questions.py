@@ -156,10 +156,13 @@ class Questions:
 
     @property
     def label_change(self) -> Estimate | None:
-        """Change of prevalence that scores can be believed: as they are, or through the scanner that moved them."""
-        if not self.is_readable:
-            return self.change_through_scanner
-        return self.prevalence_change if self.evidence.fits and not self.is_prevalence_denied else None
+        """Change of prevalence that can be believed by scores alone.
+
+        Through a scanner it is only told: its interval holds no error of the imitation (`tests/benchmarks/detection`,
+        M6).
+        """
+        is_believed = self.is_readable and self.evidence.fits and not self.is_prevalence_denied
+        return self.prevalence_change if is_believed else None
 
     @property
     def excess_risk(self) -> Estimate | None:

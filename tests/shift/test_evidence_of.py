@@ -133,12 +133,12 @@ def test_a_recognisable_scanner_whose_accepted_scores_were_the_references_tells_
     assert verdict(accepted_on_another_scanner(Site(prevalence=0.65), accepted=Site())).kind == "label"
 
 
-@pytest.mark.parametrize(("prevalence", "kind"), [(0.3, "none"), (0.65, "label")])
-def test_through_a_scanner_that_always_moved_the_scores_prevalence_is_told(prevalence: float, kind: str) -> None:
+@pytest.mark.parametrize("prevalence", [0.3, 0.65])
+def test_through_a_scanner_that_always_moved_the_scores_prevalence_is_told_and_not_believed(prevalence: float) -> None:
     site = Site(n=1000, noise=0.8, prevalence=prevalence)
     made = accepted_on_another_scanner(site, accepted=Site(noise=0.8))
     found = verdict(replace(made, transported=shown(site, np.random.default_rng(2))))
-    assert found.kind == kind
+    assert found.kind == "undetermined"
     assert "as seen through the site's scanner" in found.explained_by
 
 
