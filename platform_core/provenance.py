@@ -22,6 +22,11 @@ def digest(facts: Mapping[str, Any] | list[Any], n_chars: int = 12) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:n_chars]
 
 
+def number_of(text: str) -> int:
+    """A number in [0, 2^64) that depends on the text alone: a seed, or a draw that every rerun makes again."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
 @cache
 def code_version() -> str:
     """The installed version and a hash of the source that runs, `0.1.0+3f9c...`: equal source, equal name."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ from platform_core.learn.registry import ModelRef, champion, next_epoch, next_ve
 from platform_core.learn.resume import Bookmark, fit_key
 from platform_core.manifest.serving import Calibration
 from platform_core.manifest.workspace import Workspace
-from platform_core.provenance import digest
+from platform_core.provenance import digest, number_of
 from platform_core.settings import TargetSettings, TrainSettings
 from platform_core.shift.risk import auroc, log_loss
 from platform_core.storage.objects import Objects
@@ -113,7 +112,7 @@ def labels_of(scans: Sequence[Scan]) -> Reals:
 
 def uniform(key: str) -> float:
     """A number in [0, 1) that depends on the key alone."""
-    return int.from_bytes(sha256(key.encode()).digest()[:8]) / 2**64
+    return number_of(key) / 2**64
 
 
 def _trained(training: Training, data: Loaded, settings: TrainSettings, objects: Objects, folder: str) -> Classifier:

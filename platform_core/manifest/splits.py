@@ -4,9 +4,9 @@ The part depends on the patient's key alone, so all studies of a patient, at eve
 that shares its issuer, stay on one side.
 """
 
-import hashlib
 from typing import Literal
 
+from platform_core.provenance import number_of
 from platform_core.settings import SplitSettings
 
 Part = Literal["train", "validation", "evaluation"]
@@ -14,7 +14,7 @@ Part = Literal["train", "validation", "evaluation"]
 
 def part_of(patient_key: str, split: SplitSettings) -> Part:
     """The part of one patient: a uniform hash of the key against the shares of the settings."""
-    number = int.from_bytes(hashlib.sha256(f"split/{patient_key}".encode()).digest()[:8]) / 2**64
+    number = number_of(f"split/{patient_key}") / 2**64
     if number < split.evaluation:
         return "evaluation"
     return "validation" if number < split.evaluation + split.validation else "train"

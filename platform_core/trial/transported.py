@@ -1,6 +1,5 @@
 """Show the labelled reference through a shifted site's scanner, and score it as that site's scans are scored."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ from platform_core.manifest.serving import Serving
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.stages import in_order_of_arrival, series_rows
 from platform_core.manifest.workspace import Workspace
-from platform_core.provenance import digest
+from platform_core.provenance import digest, number_of
 from platform_core.settings import ShiftSettings
 from platform_core.shift.diagnosis import diagnose
 from platform_core.shift.evidence import Evidence, compared, evidence_of
@@ -278,7 +277,7 @@ def _shown(bench: _Bench, row: Row, way: Way) -> Row:
 
 def seed_of(series_key: str) -> int:
     """The seed of a scan's noise: the same scan gets the same noise again."""
-    return int.from_bytes(hashlib.sha256(f"transport/{series_key}".encode()).digest()[:8])
+    return number_of(f"transport/{series_key}")
 
 
 def _volumes(workspace: Workspace, rows: Sequence[Row]) -> Iterator[Volume]:

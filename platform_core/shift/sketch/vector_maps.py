@@ -5,11 +5,11 @@ little about one scan and compare across sites. Then, for the maximum mean discr
 features of the Gaussian kernel whose length is the reference's median distance.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 
+from platform_core.provenance import number_of
 from platform_core.shift.risk import Reals
 
 MOST_COMPONENTS = 16
@@ -74,8 +74,7 @@ def fourier_terms(z: Reals, length: float, seed: str) -> Reals:
 
     Source: Rahimi & Recht 2007, Random features for large-scale kernel machines, NIPS 20, section 3.
     """
-    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
-    frequency = np.random.default_rng(number).normal(size=(z.shape[1], N_FOURIER // 2)) / length
+    frequency = np.random.default_rng(number_of(seed)).normal(size=(z.shape[1], N_FOURIER // 2)) / length
     phase = z @ frequency
     return np.asarray(np.hstack([np.cos(phase), np.sin(phase)]) * np.sqrt(2 / N_FOURIER), dtype=np.float64)
 
