@@ -221,8 +221,11 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
 
     here = _open(workspace)
     rows, ledger = fleet_rows(here), account(here)
-    kept = {site: [f"{k.name}: {k.sentence}" for k in kept_watches(here, site)] for site in here.sites}
-    watches = {site: [*told, *unwatched_sentences(here, site)] for site, told in kept.items()}
+    kept = {site: kept_watches(here, site) for site in here.sites}
+    watches = {
+        site: [*(f"{one.name}: {one.sentence}" for one in mine), *unwatched_sentences(here, site, mine)]
+        for site, mine in kept.items()
+    }
     new = {site: newcomer_sentences(here, site) for site in here.sites}
     if as_json:
         told = {site: {"watch": watches[site], "onboarding": new[site]} for site in here.sites}

@@ -146,16 +146,18 @@ def _next_state(present: Episode | None, kind: str, *, is_later: bool, has_acted
 
 def _is_answered(workspace: Workspace, finding: Mapping[str, Any], alarm_key: str) -> bool:
     """Whether an episode of the alarm or of the finding's period was closed already: an alarm is followed up once."""
-    scope = (finding["stratum"], finding["target"])
-    mine = [e for e in episodes(workspace, str(finding["site"])) if (e.stratum, e.target) == scope]
-    closed = [e for e in mine if e.state == "closed"]
+    closed = [episode for episode in _of_scope(workspace, finding) if episode.state == "closed"]
     return any(e.alarm_key == alarm_key or e.followed_until >= finding["period_end"] for e in closed)
 
 
 def _running(workspace: Workspace, finding: Mapping[str, Any]) -> Episode | None:
+    return next((episode for episode in _of_scope(workspace, finding) if episode.state != "closed"), None)
+
+
+def _of_scope(workspace: Workspace, finding: Mapping[str, Any]) -> list[Episode]:
+    """Every episode of a finding's site, stratum and target, oldest first."""
     scope = (finding["stratum"], finding["target"])
-    mine = [e for e in episodes(workspace, str(finding["site"])) if (e.stratum, e.target) == scope]
-    return next((episode for episode in mine if episode.state != "closed"), None)
+    return [e for e in episodes(workspace, str(finding["site"])) if (e.stratum, e.target) == scope]
 
 
 def _append(

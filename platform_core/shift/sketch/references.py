@@ -27,7 +27,6 @@ from platform_core.storage.tables import rows_of
 
 MIN_VALUES = 20
 """Patient-days of the reference without which a feature has no edges."""
-VECTORS = ("embedding", "features")
 
 Row = dict[str, Any]
 

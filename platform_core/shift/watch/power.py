@@ -17,7 +17,6 @@ from platform_core.shift.watch.bets import BETS, Bet, log_returns, log_weights
 from platform_core.shift.watch.conformal import conformal_ranks
 from platform_core.shift.watch.wealth import log_mixture, log_spent, log_sum, settle, share
 
-DAYS_PER_YEAR = 365.25
 LARGEST_SD = 3.0
 """A shift beyond this needs no test."""
 N_STEPS = 40

@@ -100,9 +100,9 @@ def kept_watches(workspace: Workspace, site: str) -> list[Kept]:
     return [kept for _, kept in sorted(latest.items(), key=lambda item: item[0])]
 
 
-def unwatched_sentences(workspace: Workspace, site: str) -> list[str]:
-    """Which strata of a site nobody watches, because no period has had patients enough; in name order."""
-    watched = {kept.watch.scope.stratum for kept in every_watch(workspace, site)}
+def unwatched_sentences(workspace: Workspace, site: str, kept: Sequence[Kept]) -> list[str]:
+    """Which strata of a site none of its watches is on, because no period has had patients enough; in name order."""
+    watched = {one.watch.scope.stratum for one in kept}
     least = workspace.settings.shift.min_scans
     most = {stratum: max(p.n for p in periods) for stratum, periods in period_samples(workspace, site, None).items()}
     few = {stratum: n for stratum, n in sorted(most.items()) if n < least and stratum not in watched}
