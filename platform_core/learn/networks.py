@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.densenet import DenseNet
 from monai.networks.nets.resnet import ResNet
 from torch import nn
@@ -18,12 +19,15 @@ from torch import nn
 from platform_core.catalog import Catalog
 from platform_core.errors import BadRequest
 from platform_core.learn.contract import Blocks
+from platform_core.learn.unet import LEAST_SIDE, cut_unet
+from platform_core.settings import Task
 
 
 class Classifier(nn.Module):
-    """Blocks that follow one another; one logit of the positive class comes out.
+    """Blocks that follow one another; one logit of the positive class comes out, per scan or per voxel.
 
-    Input is (n, 1, z, y, x) or (n, 1, y, x), float32.
+    Input is (n, 1, z, y, x) or (n, 1, y, x), float32. Between its blocks a U-Net hands on all that a later one
+    needs, as a tuple.
     """
 
     def __init__(self, blocks: Mapping[str, nn.Module]) -> None:
@@ -41,13 +45,13 @@ class Classifier(nn.Module):
         return self.blocks[self.block_names[-1]]
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """The penultimate layer, (n, channels)."""
+        """What goes into the head: (n, channels), or (n, channels, z, y, x) where every voxel gets a logit."""
         for name in self.block_names[:-1]:
             x = self.blocks[name](x)
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits, (n, 1)."""
+        """Logits, (n, 1), or (n, 1, z, y, x)."""
         logits: torch.Tensor = self.head(self.embed(x))
         return logits
 
@@ -57,53 +61,63 @@ class Network:
     """One architecture."""
 
     name: str
-    whole: Callable[[int], nn.Module]
-    """MONAI's network, from the number of spatial dimensions, 2 or 3."""
+    made_by: type[nn.Module]
+    """MONAI's class."""
+    arguments: Callable[[int], dict[str, Any]]
+    """What it is called with, JSON-able, from the number of spatial dimensions, 2 or 3."""
     cut: Callable[[Any], Mapping[str, nn.Module]]
     """Its blocks in depth order, the head last."""
     least_side: int = 1
     """Fewest voxels along any axis; with fewer, pooling leaves nothing."""
+    task: Task = "classification"
+    """Whether a scan gets a logit, or each of its voxels."""
+
+    def whole(self, dimensions: int) -> nn.Module:
+        """MONAI's network, uncut, for 2 or 3 spatial dimensions."""
+        return self.made_by(**self.arguments(dimensions))
+
+    def definition(self, dimensions: int) -> dict[str, Any]:
+        """The same as the `network_def` of a MONAI bundle: anyone with MONAI can build it."""
+        place = f"{self.made_by.__module__}.{self.made_by.__qualname__}"
+        return {"_target_": place, **self.arguments(dimensions)}
 
 
-def _resnet_tiny(dimensions: int) -> nn.Module:
+def _resnet_tiny(dimensions: int) -> dict[str, Any]:
     """One basic block per depth, 0.2 million weights in 3-D.
 
     The first convolution halves the plane but not the slices, which are few and thick.
     """
-    net: nn.Module = ResNet(
-        "basic",
-        [1, 1, 1, 1],
-        [8, 16, 32, 64],
-        spatial_dims=dimensions,
-        n_input_channels=1,
-        conv1_t_size=3,
-        conv1_t_stride=(1, 2, 2)[-dimensions:],
-        no_max_pool=True,
-        num_classes=1,
-        bias_downsample=False,
-    )
-    return net
+    return {
+        "block": "basic",
+        "layers": [1, 1, 1, 1],
+        "block_inplanes": [8, 16, 32, 64],
+        "spatial_dims": dimensions,
+        "n_input_channels": 1,
+        "conv1_t_size": 3,
+        "conv1_t_stride": [1, 2, 2][-dimensions:],
+        "no_max_pool": True,
+        "num_classes": 1,
+        "bias_downsample": False,
+    }
 
 
-def _resnet(block: str, layers: Sequence[int], dimensions: int, shortcut: str = "B") -> nn.Module:
+def _resnet(block: str, layers: Sequence[int], dimensions: int, shortcut: str = "B") -> dict[str, Any]:
     """The network that published weights are of: a first convolution of side 7 and stride 2, then pooling."""
-    net: nn.Module = ResNet(
-        block,
-        list(layers),
-        [64, 128, 256, 512],
-        spatial_dims=dimensions,
-        n_input_channels=1,
-        conv1_t_stride=2,
-        shortcut_type=shortcut,
-        num_classes=1,
-        bias_downsample=False,
-    )
-    return net
+    return {
+        "block": block,
+        "layers": list(layers),
+        "block_inplanes": [64, 128, 256, 512],
+        "spatial_dims": dimensions,
+        "n_input_channels": 1,
+        "conv1_t_stride": 2,
+        "shortcut_type": shortcut,
+        "num_classes": 1,
+        "bias_downsample": False,
+    }
 
 
-def _densenet121(dimensions: int) -> nn.Module:
-    net: nn.Module = DenseNet(spatial_dims=dimensions, in_channels=1, out_channels=1)
-    return net
+def _densenet121(dimensions: int) -> dict[str, Any]:
+    return {"spatial_dims": dimensions, "in_channels": 1, "out_channels": 1}
 
 
 def _cut_resnet(net: ResNet) -> Mapping[str, nn.Module]:
@@ -131,16 +145,24 @@ def _cut_densenet(net: DenseNet) -> Mapping[str, nn.Module]:
     }
 
 
+_of_resnet = partial(Network, made_by=ResNet, cut=_cut_resnet)
+
+def _unet(features: Sequence[int], dimensions: int) -> nn.Module:
+    """Five depths; batch normalization, so that what a site's scans look like lies in buffers that can be moved."""
+    net: nn.Module = BasicUNet(dimensions, 1, 1, features, norm="batch")
+    return net
+
+
 NETWORKS: Catalog[Network] = Catalog(
     "network",
     [
-        Network(name="resnet_tiny", whole=_resnet_tiny, cut=_cut_resnet),
-        Network(name="resnet10", whole=partial(_resnet, "basic", (1, 1, 1, 1)), cut=_cut_resnet),
-        Network(name="resnet18", whole=partial(_resnet, "basic", (2, 2, 2, 2)), cut=_cut_resnet),
+        _of_resnet(name="resnet_tiny", arguments=_resnet_tiny),
+        _of_resnet(name="resnet10", arguments=partial(_resnet, "basic", (1, 1, 1, 1))),
+        _of_resnet(name="resnet18", arguments=partial(_resnet, "basic", (2, 2, 2, 2))),
         # MedicalNet's 18 layers: its shortcuts have no weights
-        Network(name="resnet18_a", whole=partial(_resnet, "basic", (2, 2, 2, 2), shortcut="A"), cut=_cut_resnet),
-        Network(name="resnet50", whole=partial(_resnet, "bottleneck", (3, 4, 6, 3)), cut=_cut_resnet),
-        Network(name="densenet121", whole=_densenet121, cut=_cut_densenet, least_side=32),
+        _of_resnet(name="resnet18_a", arguments=partial(_resnet, "basic", (2, 2, 2, 2), shortcut="A")),
+        _of_resnet(name="resnet50", arguments=partial(_resnet, "bottleneck", (3, 4, 6, 3))),
+        Network(name="densenet121", made_by=DenseNet, arguments=_densenet121, cut=_cut_densenet, least_side=32),
     ],
 )
 
@@ -157,13 +179,16 @@ def build_network(name: str, dimensions: int, *, seed: int = 0) -> Classifier:
         return Classifier(network.cut(network.whole(dimensions)))
 
 
-def require_fit(name: str, grid: Sequence[int]) -> None:
-    """Refuse a grid that is too small for the network.
+def require_fit(name: str, grid: Sequence[int], task: Task = "classification") -> None:
+    """Refuse a network of another task, and a grid that is too small for the network.
 
     Raises:
         UnknownName: If there is no such network.
-        BadRequest: If the grid is too small along an axis.
+        BadRequest: If it is made for another task, or the grid is too small along an axis.
     """
+    if NETWORKS[name].task != task:
+        those = ", ".join(other.name for other in NETWORKS.values() if other.task == task)
+        raise BadRequest(f"{name} does {NETWORKS[name].task}, the target asks for {task}; set `network` to: {those}")
     least = NETWORKS[name].least_side
     if min(grid) < least:
         raise BadRequest(f"{name} needs {least} voxels or more along every axis, the grid is {tuple(grid)}")
