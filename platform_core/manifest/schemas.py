@@ -125,7 +125,7 @@ LABEL = _table(
     ("guideline", TEXT, "what it was read by"),
     ("reader", TEXT, "pseudonym"),
     ("labelled_on", DAY, "moved by the site's secret offset"),
-    ("sampling_probability", REAL, "chance with which the scan was chosen to be read; 1 if all were"),
+    ("sampling_probability", REAL, "chance with which the scan was chosen to be read; 1 if all were; null: not stated"),
     ("superseded_by", TEXT, "run whose label replaces it; null for the label in force"),
     RUN,
 )
@@ -351,6 +351,22 @@ DECISION = _table(
     RUN,
 )
 
+REQUEST = _table(
+    "one patient who could be asked for a label, in one drawing; of the rows of a series the last counts",
+    SITE,
+    ("request_key", TEXT, "hash of the finding and of how many labels were wanted"),
+    ("target", TEXT, ""),
+    ("finding_key", TEXT, "null where a person asked before there was a finding"),
+    STRATUM,
+    ("period_start", DAY, "of the period whose patients are drawn from"),
+    SERIES_KEY,
+    ("patient_key", TEXT, "pseudonym of (issuer or site, PatientID)"),
+    ("drawn", TEXT, "uniform or informed: how the patient was drawn at first; null: not drawn so far"),
+    ("sampling_probability", REAL, "chance of having been drawn by now, (0, 1]; it only grows"),
+    ("requested_at", MOMENT, ""),
+    RUN,
+)
+
 MODEL = _table(
     "one event of one model version: made, or given an alias",
     ("model", TEXT, "the target it serves"),
@@ -457,6 +473,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     layout.ALARM: ALARM,
     layout.EPISODE: EPISODE,
     layout.DECISION: DECISION,
+    layout.REQUEST: REQUEST,
     layout.MODEL: MODEL,
     layout.SERVING: SERVING,
     layout.WITHDRAWAL: WITHDRAWAL,

@@ -46,12 +46,18 @@ UNKNOWN = Bound()
 
 
 def labelled_risk(scans: ScoredScans, calibration: Calibration) -> Estimate | None:
-    """Log-loss of the calibrated probability on labelled scans, nats per scan; None with fewer than ten patients."""
+    """Log-loss of the calibrated probability on labelled scans, nats per scan; None with fewer than ten patients.
+
+    Scans that were not labelled with one chance for all count by the inverse of theirs.
+    """
     known = scans.where(scans.is_labelled)
     if len(np.unique(known.patient_key)) < MIN_RISK_PATIENTS:
         return None
     losses = log_losses(known.y, calibration.probability(known.score))
-    return patient_bootstrap(lambda rows: float(losses[rows].mean()), known.patient_key.tolist())
+    weights = known.weight
+    return patient_bootstrap(
+        lambda rows: float(np.average(losses[rows], weights=weights[rows])), known.patient_key.tolist()
+    )
 
 
 def expected_risk(scores: Reals, y: Reals, calibration: Calibration, prevalence: Estimate) -> Estimate | None:

@@ -34,6 +34,8 @@ class ScoredScans:
     """Logit of the positive class before calibration."""
     embedding: Reals
     """(scans, dimensions); no dimensions if any scan lacks one."""
+    chance: Reals | None = None
+    """With which each was chosen to be labelled, (0, 1], NaN where not stated; None: nowhere."""
 
     def __len__(self) -> int:
         return len(self.series_key)
@@ -42,6 +44,19 @@ class ScoredScans:
     def is_labelled(self) -> YesNo:
         """Where `y` is known."""
         return np.isfinite(self.y)
+
+    @property
+    def weight(self) -> Reals:
+        """What each labelled scan counts in a mean over its site: one over its chance of being labelled.
+
+        A label whose chance is not stated stands for its own scan alone: requests are drawn among the others.
+
+        Source:
+            Horvitz & Thompson 1952, doi:10.1080/01621459.1952.10483446; a mean divides by the sum of the weights
+            (Hajek 1971; Sarndal et al. 1992, doi:10.1007/978-1-4612-4378-6, section 5.7).
+        """
+        chance = np.ones(len(self)) if self.chance is None else self.chance
+        return np.where(np.isfinite(chance), 1 / chance, 1.0)
 
     def where(self, chosen: YesNo) -> "ScoredScans":
         """The rows that are chosen."""
@@ -52,6 +67,7 @@ class ScoredScans:
             self.y[chosen],
             self.score[chosen],
             self.embedding[chosen],
+            None if self.chance is None else self.chance[chosen],
         )
 
     def of_part(self, part: Part, split: SplitSettings) -> "ScoredScans":
@@ -133,6 +149,7 @@ def _arrays(rows: pa.Table, classes: tuple[str, str]) -> ScoredScans:
         y=np.array([meaning.get(label, np.nan) for label in rows.column("label").to_pylist()], dtype=np.float64),
         score=np.asarray(rows.column("score").to_pylist(), dtype=np.float64),
         embedding=_matrix(rows.column("embedding").to_pylist()),
+        chance=np.asarray(rows.column("chance").to_numpy(zero_copy_only=False), dtype=np.float64),
     )
 
 
