@@ -25,6 +25,7 @@ def _valid_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_valid_name)]
+Task = Literal["classification", "segmentation"]
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -90,6 +91,8 @@ class TargetSettings(_Section):
 
     label: str
     """Name of the label, as `sitedrift label import --target` files it."""
+    task: Task = "classification"
+    """What the network says: one class per scan, or one per voxel (labels are then masks: `mask_file`)."""
     modality: str
     source_site: Name
     """The site whose labelled scans make the reference."""
@@ -106,11 +109,20 @@ class TargetSettings(_Section):
     """What that file must hash to."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Calibrated probability from which a scan is called positive."""
+    intended_use: str | None = None
+    """What a model of this target is for, and for whom: as model cards and exported bundles state it."""
+    out_of_scope: str | None = None
+    """What it must not be used for, stated beside it."""
     recipe: tuple[StepSettings, ...] = ()
     refuse_harmful_steps: bool = True
     """Leave a step of the recipe out where its receipt says that it does harm; false: only say so."""
-    strategies: tuple[str, ...] = ("linear_probe", "partial", "full")
-    """What fine-tuning may choose from, cheapest first."""
+    strategies: tuple[str, ...] = Field(
+        default=(
+            "linear_probe", "surgical_late", "surgical_early", "partial", "discriminative", "lp_ft", "l2_sp", "full",
+        ),
+        min_length=1,
+    )  # fmt: skip
+    """What a fine-tuning may race, cheapest first; `from_scratch` and `surgical_auto` may be added."""
     train: TrainSettings = TrainSettings()
 
     @model_validator(mode="after")
@@ -148,6 +160,20 @@ class PolicySettings(_Section):
     """Patients of each class without whom AUROC is `not evaluable`."""
     cool_down_days: int = Field(default=28, ge=0)
     """Days after a fine-tuning in which the same site is not fine-tuned again."""
+    promotion_alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance that any challenger of a target that is no better is ever promoted; spent over its challengers."""
+    forgetting_margin: float = Field(default=0.02, gt=0, lt=1)
+    """AUROC that the source site may lose at most (lower bound of the interval). Proposed: an interval of 400
+    evaluation patients reaches 0.02 about models that agree to 98 %; 0.005 would take some thousands."""
+    calibration_margin: float = Field(default=0.01, gt=0, lt=1)
+    """Calibration error by which a challenger may be worse beyond chance. Proposed; what chance hides, the margins of
+    log-loss and Brier score bound."""
+    specificity: float = Field(default=0.90, gt=0, lt=1)
+    """At which sensitivities are reported."""
+    shadow_days: int = Field(default=0, ge=0)
+    """Days that a challenger which passed is predicted beside the champion before it is judged again; 0: none."""
+    shadow_scans: int = Field(default=200, ge=1)
+    """Scans that it must have predicted by then, else it stays in the shadow."""
 
 
 class SplitSettings(_Section):
@@ -164,6 +190,8 @@ class Settings(_Section):
     key_fingerprint: str
     shard_size: int = Field(default=64, ge=1)
     """Series per task."""
+    mlflow_uri: str | None = None
+    """Where MLflow keeps runs (a server, or sqlite:///file.db): each new model version is logged there. None: nowhere."""
     shift: ShiftSettings = ShiftSettings()
     policy: PolicySettings = PolicySettings()
     split: SplitSettings = SplitSettings()

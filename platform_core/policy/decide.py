@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from platform_core.errors import UnknownName
-from platform_core.policy.rules import POLICY, STRATEGY_FROM_PATIENTS, Action, PolicyRule, words
+from platform_core.policy.candidates import candidates
+from platform_core.policy.rules import POLICY, Action, PolicyRule, words
 from platform_core.policy.situation import KINDS, Situation
 
 Status = Literal["proposed", "done", "refused", "waiting"]
@@ -19,8 +20,8 @@ class Decision:
     because: str
     rule: str
     """The row of the policy that decided."""
-    strategy: str | None = None
-    """Of a fine-tuning."""
+    candidates: tuple[str, ...] = ()
+    """Strategies that a fine-tuning races, cheapest first."""
     n_labels_wanted: int | None = None
     """Patients to label, of a request for labels."""
     status: Status = "proposed"
@@ -43,24 +44,7 @@ def decide(situation: Situation, policy: Sequence[PolicyRule] = POLICY) -> Decis
         action=rule.action,
         because=rule.because.format_map(words(situation)),
         rule=rule.name,
-        strategy=choose_strategy(situation.n_train_labels, situation.strategies) if is_training else None,
+        candidates=candidates(situation.kind, situation.n_train_labels, situation.strategies) if is_training else (),
         n_labels_wanted=situation.n_labels_wanted if rule.action == "request_labels" else None,
         status="waiting" if is_training and situation.needs_approval else "proposed",
     )
-
-
-def choose_strategy(n_train_labels: int, allowed: Sequence[str]) -> str:
-    """The deepest allowed strategy that the labels carry; the cheapest allowed one if they carry none of them.
-
-    Args:
-        n_train_labels: Labelled patients that training may use.
-        allowed: Strategies of the target, cheapest first.
-
-    Raises:
-        UnknownName: If the target allows none.
-    """
-    if not allowed:
-        known = [name for name, _ in STRATEGY_FROM_PATIENTS]
-        raise UnknownName("strategy allowed by the target", "", known)
-    carried = [name for name, n in STRATEGY_FROM_PATIENTS if n_train_labels >= n and name in allowed]
-    return carried[0] if carried else allowed[0]

@@ -30,6 +30,7 @@ def record_decision(
     evidence: Mapping[str, Any] | None,
     run: str,
     at: datetime,
+    strategy: str | None = None,
     approved_by: str = "policy",
 ) -> str:
     """Write one decision, or a new status of it, once.
@@ -45,6 +46,7 @@ def record_decision(
             None, and n), `gate`, `receipt`.
         run: The run that decided.
         at: The moment, UTC.
+        strategy: Which of a fine-tuning's candidates was made; None before one was.
         approved_by: `policy`, or who agreed.
 
     Returns:
@@ -60,7 +62,7 @@ def record_decision(
         "finding_key": finding_key,
         "target": finding["target"],
         "action": decision.action,
-        "strategy": decision.strategy,
+        "strategy": strategy,
         "because": decision.because,
         "status": status,
         "approved_by": approved_by,
@@ -82,7 +84,7 @@ def _step(workspace: Workspace, site: str, finding_key: str, key: str) -> int:
 
 def decision_key(site: str, finding_key: str, decision: Decision) -> str:
     """One name per finding and action, so that a repeated run does not decide twice."""
-    return digest([site, finding_key, decision.action, decision.strategy])
+    return digest([site, finding_key, decision.action])
 
 
 def decisions(workspace: Workspace, site: str | None = None) -> pa.Table:

@@ -144,13 +144,6 @@ POLICY: tuple[PolicyRule, ...] = (
     ),
 )
 
-STRATEGY_FROM_PATIENTS = (("full", 150), ("partial", 60), ("linear_probe", 0))
-"""The deepest strategy that this many labelled training patients carry, deepest first.
-
-Proposed, not measured here: it follows the order of Lee et al. 2023 (arXiv:2210.11466: few labels, few layers) and
-Kumar et al. 2022 (arXiv:2202.10054: with few labels a full fine-tuning distorts good features). A choice by
-cross-validated log-loss among candidates is better where compute allows."""
-
 
 def words(s: Situation) -> dict[str, str]:
     """What the sentences of the table may name."""

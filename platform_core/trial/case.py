@@ -94,6 +94,7 @@ def settle(
     before: Serving,
     after: Serving | None = None,
     facts: Mapping[str, Any] | None = None,
+    strategy: str | None = None,
 ) -> str:
     """Record how a decision ended, with the risk before and after, and move the case's episode on.
 
@@ -104,6 +105,7 @@ def settle(
         before: What the site ran.
         after: What it runs, or would have run if it was refused; None if nothing was tried.
         facts: More evidence: `gate`, `receipt`.
+        strategy: The winner of a fine-tuning's race.
 
     Returns:
         decision_key.
@@ -125,6 +127,7 @@ def settle(
         evidence=evidence,
         run=case.run,
         at=case.at,
+        strategy=strategy,
     )
     acted = status == "done" and after is not None
     alarm_key = None if alarm is None else alarm.alarm_key

@@ -18,13 +18,12 @@ def train_challenger(case: Case, decision: Decision) -> str | None:
     Returns:
         `model@version`; None if labels do not suffice, which settles the decision as refused.
     """
-    assert decision.strategy is not None, "a fine-tuning is decided with its strategy"
     try:
         made = fine_tune(
             case.workspace,
             case.target,
             case.site,
-            strategy=decision.strategy,
+            strategy=decision.candidates[-1],
             keys=case.keys,
             recipe=case.serving.recipe,
             run=case.run,
@@ -46,12 +45,12 @@ def settle_challenger(case: Case, decision: Decision, model: str) -> None:
     wanted = with_model(before, challenger)
     if not verdict.passed:
         registry.alias(workspace, challenger, "refused", run=case.run, at=case.at)
-        settle(case, decision, status="refused", before=before, after=wanted, facts=facts)
+        settle(case, decision, status="refused", before=before, after=wanted, facts=facts, strategy=challenger.strategy)
         return
     registry.promote(workspace, challenger, over=champion, run=case.run, at=case.at)
     for serving in current_servings(workspace, case.target):
         serve(case, with_model(serving, challenger), decision)
-    settle(case, decision, status="done", before=before, after=case.serving, facts=facts)
+    settle(case, decision, status="done", before=before, after=case.serving, facts=facts, strategy=challenger.strategy)
 
 
 def with_model(serving: Serving, model: ModelRef) -> Serving:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_core.errors import UnknownName
-from platform_core.policy.decide import choose_strategy, decide
+from platform_core.policy.decide import decide
 from platform_core.policy.rules import POLICY
 from platform_core.policy.situation import FEWEST_LABELS, KINDS, MOST_LABELS, Situation, difference
 from platform_core.shift.risk import Estimate
@@ -57,7 +57,7 @@ def test_an_undetermined_shift_among_enough_patients_asks_for_labels() -> None:
 
 def test_a_new_scanner_is_harmonized_before_any_weight_moves() -> None:
     decision = decide(situation(kind="covariate_acquisition", target_risk=HIGHER))
-    assert (decision.action, decision.strategy) == ("reharmonize", None)
+    assert (decision.action, decision.candidates) == ("reharmonize", ())
     assert "0.30 [0.20, 0.40]" in decision.because
 
 
@@ -67,7 +67,7 @@ def test_a_repaired_site_is_left_alone() -> None:
 
 def test_risk_that_stays_higher_asks_for_fine_tuning() -> None:
     decision = decide(reharmonized(target_risk=HIGHER))
-    assert (decision.action, decision.strategy, decision.status) == ("fine_tune", "partial", "proposed")
+    assert (decision.action, decision.candidates[0], decision.status) == ("fine_tune", "linear_probe", "proposed")
 
 
 def test_fine_tuning_waits_for_a_person_where_the_settings_say_so() -> None:
@@ -105,21 +105,6 @@ def test_what_cannot_be_mended_alone_goes_to_people(kind: str, n_labels: int, ac
     assert decide(situation(kind=kind, n_labels=n_labels)).action == action
 
 
-@pytest.mark.parametrize(
-    ("n_train_labels", "strategy"),
-    [(0, "linear_probe"), (59, "linear_probe"), (60, "partial"), (149, "partial"), (150, "full"), (5000, "full")],
-)
-def test_more_labels_carry_a_deeper_strategy(n_train_labels: int, strategy: str) -> None:
-    assert choose_strategy(n_train_labels, ("linear_probe", "partial", "full")) == strategy
-
-
-def test_a_strategy_that_the_target_does_not_allow_is_not_chosen() -> None:
-    assert choose_strategy(5000, ("linear_probe", "partial")) == "partial"
-    assert choose_strategy(10, ("full",)) == "full"
-    with pytest.raises(UnknownName):
-        choose_strategy(10, ())
-
-
 def test_a_kind_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UnknownName, match="covariate_acquisition"):
         decide(situation(kind="drift"))
@@ -153,7 +138,7 @@ situations = st.builds(
 def test_every_situation_gets_a_decision_with_a_whole_sentence(s: Situation) -> None:
     decision = decide(s)
     assert "{" not in decision.because
-    assert (decision.strategy is not None) == (decision.action == "fine_tune")
+    assert bool(decision.candidates) == (decision.action == "fine_tune")
     assert (decision.n_labels_wanted is not None) == (decision.action == "request_labels")
 
 

@@ -99,4 +99,4 @@ def test_the_cool_down_counts_from_the_last_challenger(site: Workspace) -> None:
 def test_rules_come_from_the_settings(site: Workspace) -> None:
     situation = read_situation(site, FOUND, at=AT)
     assert (situation.min_patients, situation.min_labels, situation.cool_down_days) == (100, 60, 28)
-    assert situation.strategies == ("linear_probe", "partial", "full")
+    assert situation.strategies == site.settings.target["lesion"].strategies

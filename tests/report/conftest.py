@@ -295,7 +295,7 @@ def _decide(
     ]
     evidence = {"before": sides[0], "after": sides[1], "gate": gate, "receipt": receipt}
     record_decision(
-        workspace, Decision(action=action, strategy=strategy, because=because, rule="x"), finding=about, status=status,
+        workspace, Decision(action=action, because=because, rule="x"), finding=about, status=status, strategy=strategy,
         serving_before=None, serving_after=None, evidence=json.loads(json.dumps(evidence)), run="r1",
         at=AT + timedelta(minutes=1 if action == "fine_tune" else 0),
     )  # fmt: skip
