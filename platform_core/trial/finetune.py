@@ -1,15 +1,13 @@
 """A challenger for one site's shift: trained, predicted everywhere, gated, promoted or refused."""
 
-from dataclasses import replace
-
 from platform_core.errors import EmptySample
 from platform_core.learn import registry
-from platform_core.learn.registry import ModelRef
 from platform_core.learn.train import fine_tune
-from platform_core.manifest.serving import Serving, current_servings
+from platform_core.manifest.serving import current_servings
 from platform_core.policy.decide import Decision
 from platform_core.trial.case import Case, serve, settle
 from platform_core.trial.gate import judge
+from platform_core.trial.rollout import with_model
 
 
 def train_challenger(case: Case, decision: Decision) -> str | None:
@@ -51,9 +49,3 @@ def settle_challenger(case: Case, decision: Decision, model: str) -> None:
     for serving in current_servings(workspace, case.target):
         serve(case, with_model(serving, challenger), decision)
     settle(case, decision, status="done", before=before, after=case.serving, facts=facts, strategy=challenger.strategy)
-
-
-def with_model(serving: Serving, model: ModelRef) -> Serving:
-    """The same serving with another model: its calibration, at the prevalence that the site assumes."""
-    calibration = model.calibration.moved_to(serving.calibration.prevalence)
-    return replace(serving, model=model.name, calibration=calibration)

@@ -6,9 +6,8 @@ from datetime import datetime
 from platform_core.errors import BadRequest
 from platform_core.learn import registry
 from platform_core.learn.registry import ModelRef
-from platform_core.manifest.serving import change_serving, current_servings, serving_history
+from platform_core.manifest.serving import Serving, change_serving, current_servings, serving_history
 from platform_core.manifest.workspace import Workspace
-from platform_core.trial.finetune import with_model
 
 
 def promote_by_hand(workspace: Workspace, model: str, *, run: str, at: datetime) -> str:
@@ -53,3 +52,9 @@ def _serve_everywhere(workspace: Workspace, champion: ModelRef, *, run: str, at:
         change_serving(workspace, with_model(serving, champion), decision_key=None, at=at, run=run)
     sites = ", ".join(serving.site for serving in servings) or "no site"
     return f"{champion.name} is the champion of {champion.model}; changed at: {sites}"
+
+
+def with_model(serving: Serving, model: ModelRef) -> Serving:
+    """The same serving with another model: its calibration, at the prevalence that the site assumes."""
+    calibration = model.calibration.moved_to(serving.calibration.prevalence)
+    return replace(serving, model=model.name, calibration=calibration)
