@@ -8,6 +8,7 @@
         SchemaMismatch               a table or file lacks columns
         LedgerOpen                   a run's counts do not close
         HarmfulRecipe                a fixed step does harm at a site
+        NotAdaptable                 a network that unlabelled scans cannot be trusted to move
         IdentityLeak                 a planted identity survived the door
         BadSketchFile                sketches from another place cannot be taken in
       BadRequest                     the call or the configuration is wrong; the caller must change it
@@ -125,6 +126,17 @@ class HarmfulRecipe(BadInput):
             f"{self.site} is not served for {self.target}: {self.because}; look at `sitedrift passport {self.site}`, "
             "change the recipe and train anew, or set refuse_harmful_steps = false for this target"
         )
+
+
+class NotAdaptable(BadInput):
+    """An adaptation without labels cannot be made of this network and these scans; the network stays as it is."""
+
+    def __init__(self, adaptation: str, because: str) -> None:
+        self.adaptation, self.because = adaptation, because
+        super().__init__(adaptation, because)
+
+    def __str__(self) -> str:
+        return f"{self.adaptation} is refused: {self.because}"
 
 
 class IdentityLeak(BadInput):

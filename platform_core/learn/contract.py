@@ -1,4 +1,6 @@
-"""What a fine-tuning strategy is: a schedule as data. The loop that follows it is in `fit.py`.
+"""What a fine-tuning strategy is: a schedule as data; and what an adaptation without labels is: a function.
+
+The loop that follows a strategy is in `fit.py`.
 
 A network is a sequence of named blocks in depth order, the last of which is the head. A
 choice picks, from those names, the blocks that a phase trains; all other blocks stay as
@@ -7,10 +9,22 @@ they are, parameters and buffers alike.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:  # torch is heavy, and strategies do without it
+    from platform_core.learn.networks import Classifier
 
 Blocks = tuple[str, ...]
 Choice = Callable[[Blocks], Blocks]
+Tell = Callable[[str, float], None]
+"""Told what is being done, and which share of the work is behind, in [0, 1]."""
+
+
+def untold(what: str, share: float) -> None:
+    """Nobody listens."""
 
 
 def everything(blocks: Blocks) -> Blocks:
@@ -70,3 +84,48 @@ class Strategy:
     phases: tuple[Phase, ...]
     starts_from: Literal["champion", "nothing"] = "champion"
     """`nothing`: weights are drawn anew from the seed."""
+
+
+class Adapt(Protocol):
+    """A network for one site's scans, made without a label."""
+
+    def __call__(
+        self,
+        network: "Classifier",
+        site_arrays: npt.NDArray[np.float32],
+        reference_arrays: npt.NDArray[np.float32],
+        *,
+        seed: int,
+    ) -> "Classifier":
+        """Make a new network; the one that is given stays as it is.
+
+        Args:
+            network: What was trained on the reference.
+            site_arrays: The site's scans, one per patient, (n, 1, z, y, x) or (n, 1, y, x), as the network sees them.
+            reference_arrays: Scans of the reference, best those that the network has not learned from, the same axes.
+            seed: Of whatever is drawn.
+
+        Returns:
+            The same architecture with other numbers in it, on the CPU in evaluation mode.
+
+        Raises:
+            EmptySample: If there are too few scans.
+            NotAdaptable: If the network lacks what is moved, or what came of it cannot be trusted.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptation:
+    """One way to bring a network to a site's scans without labels.
+
+    Contract: same architecture; whatever `moves` does not name comes out bit for bit as it went in;
+    the same scans and seed give the same weights on a CPU; scans made like the reference's hardly move a score.
+    """
+
+    name: str
+    place: int
+    """In the order in which adaptations are tried: what moves less of what was trained comes first."""
+    moves: Callable[["Classifier"], frozenset[str]]
+    """Names of the tensors that it may change, as in `state_dict`."""
+    adapt: Adapt
