@@ -16,10 +16,19 @@ from torch.nn import functional
 
 from platform_core.errors import BadRequest
 from platform_core.learn.augment import augment
-from platform_core.learn.contract import Phase, Strategy
+from platform_core.learn.contract import Phase, Strategy, Tell, untold
 from platform_core.learn.device import fewer, is_out_of_memory, open_fabric, told_apart
 from platform_core.learn.networks import Classifier
-from platform_core.learn.phases import Course, Stretch, TrainingSet, batches, freeze_all_but, prepare, split
+from platform_core.learn.phases import (
+    Course,
+    Stretch,
+    TrainingSet,
+    batches,
+    freeze_all_but,
+    n_epochs_of,
+    prepare,
+    split,
+)
 from platform_core.learn.resume import Bookmark, Progress, unpack
 from platform_core.settings import TrainSettings
 
@@ -34,6 +43,7 @@ def fit(
     *,
     bookmark: Bookmark | None = None,
     held_out: TrainingSet | None = None,
+    tell: Tell = untold,
 ) -> list[float]:
     """Train `network` in place through every phase; it ends on the CPU in evaluation mode.
 
@@ -45,6 +55,7 @@ def fit(
         bookmark: Where the training keeps how far it has come; it goes on from there. The caller sees to it that a
             bookmark belongs to this training (`fit_key`), and deletes it.
         held_out: Scans whose loss ends a phase early (`settings.patience`), at the weights where it was least.
+        tell: Told how far it is, after every epoch.
 
     Returns:
         Mean training loss of each epoch, all phases in order, nats.
@@ -62,6 +73,8 @@ def fit(
         data=data,
         held_out=held_out if settings.patience else None,
         settings=settings,
+        n_epochs=sum(n_epochs_of(phase, settings) for phase in strategy.phases),
+        tell=tell,
     )
     kept = (bookmark and bookmark.read()) or {}
     progress = unpack(kept["progress"]) if kept else _beginning(settings)
@@ -69,6 +82,7 @@ def fit(
         network.load_state_dict(kept["weights"])
     with told_apart():
         for phase in strategy.phases[progress.phase :]:
+            course = course if progress.phase == 0 else course.without_embeddings()
             _run_phase(course, phase, progress, bookmark, kept.pop("tools", None))
     network.cpu().eval().requires_grad_(requires_grad=True)
     if bookmark:
@@ -158,6 +172,8 @@ def _end_epoch(course: Course, stretch: Stretch, progress: Progress) -> None:
         )
     progress.losses.append(loss)
     progress.epoch += 1
+    n_done = len(progress.losses)
+    course.tell(f"epoch {n_done} of {course.n_epochs}", min(n_done / course.n_epochs, 1.0))
     if stretch.held_out is None:
         return
     held_out_loss = _loss_of(course, stretch, stretch.held_out)

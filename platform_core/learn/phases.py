@@ -1,6 +1,6 @@
 """One phase made ready to run: what it trains, how fast, on what, and where it is held to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional
 
-from platform_core.learn.contract import Blocks, Phase
+from platform_core.learn.contract import Blocks, Phase, Tell, untold
 from platform_core.learn.device import is_out_of_memory
 from platform_core.learn.embedding import logits_and_embeddings
 from platform_core.learn.networks import Classifier
@@ -28,6 +28,8 @@ class TrainingSet:
     """(n,), 0 or 1."""
     weight: torch.Tensor
     """(n,), what each scan counts in the loss."""
+    embedded: torch.Tensor | None = None
+    """(n, channels), what goes into the head of the network that the training starts from, if it is known already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,6 +43,14 @@ class Course:
     data: TrainingSet
     held_out: TrainingSet | None
     settings: TrainSettings
+    n_epochs: int = 0
+    """Of all phases, if none ends early."""
+    tell: Tell = untold
+
+    def without_embeddings(self) -> "Course":
+        """The same after a phase that may have moved features."""
+        held_out = self.held_out and replace(self.held_out, embedded=None)
+        return replace(self, data=replace(self.data, embedded=None), held_out=held_out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,7 +85,7 @@ def prepare(course: Course, phase: Phase) -> Stretch:
     module = network.head if is_head else network
     freeze_all_but(network, trained)
     optimizer = torch.optim.AdamW(_groups(network, phase, settings, _rates(course, trained, phase)))
-    n_epochs = max(1, round(settings.epochs * phase.share))
+    n_epochs = n_epochs_of(phase, settings)
     n_steps = n_epochs * len(batches(len(data.y), settings.batch_size, torch.Generator()))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
     moving, stepper = fabric.setup(module, optimizer)
@@ -94,11 +104,17 @@ def prepare(course: Course, phase: Phase) -> Stretch:
     )
 
 
+def n_epochs_of(phase: Phase, settings: TrainSettings) -> int:
+    """Epochs of one phase, if it does not end early."""
+    return max(1, round(settings.epochs * phase.share))
+
+
 def _ready(fabric: Fabric, network: Classifier, data: TrainingSet | None, *, is_head: bool) -> TrainingSet | None:
     """On the device if it fits; for the head alone, as embeddings that are computed once."""
     if data is None:
         return None
-    x = logits_and_embeddings(network, data.x)[1].clone() if is_head else data.x
+    known = data.embedded if is_head else data.x
+    x = logits_and_embeddings(network, data.x)[1].clone() if known is None else known
     try:
         x = fabric.to_device(x)
     except RuntimeError as error:

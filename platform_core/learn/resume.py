@@ -5,8 +5,9 @@ the batches still to come. On a CPU the resumed training ends at the same weight
 """
 
 import hashlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from math import inf
@@ -21,6 +22,7 @@ from platform_core.provenance import digest
 from platform_core.settings import TrainSettings
 from platform_core.storage.objects import Objects
 
+KEPT, NOTED = ".pt", ".json"
 FORMAT = 1
 """Of a bookmark's content; a training never goes on from one of another format."""
 
@@ -99,6 +101,44 @@ class Bookmark:
         except Exception:  # noqa: BLE001 - the parser of damaged bytes raises whatever it likes
             return None
         return dict(state)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bookmarks:
+    """A folder in which one piece of work keeps the bookmarks of its trainings, and notes of what is finished."""
+
+    objects: Objects
+    folder: str
+    every_s: float
+
+    def of(self, name: str) -> Bookmark:
+        """The bookmark of one training."""
+        return Bookmark(objects=self.objects, path=f"{self.folder}/{name}{KEPT}", every_s=self.every_s)
+
+    def note(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Keep JSON-able facts; the bookmarks of the trainings behind them are not needed any more.
+
+        Raises:
+            StorageUnavailable: If they cannot be written.
+        """
+        self.objects.put(f"{self.folder}/{name}{NOTED}", json.dumps(facts, allow_nan=False).encode())
+        self._forget(KEPT)
+
+    def noted(self, name: str) -> dict[str, Any] | None:
+        """The facts; None if nothing was noted, or it cannot be read: then the work is done anew."""
+        try:
+            return dict(json.loads(self.objects.get(f"{self.folder}/{name}{NOTED}")))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def forget(self) -> None:
+        """The work has ended: nothing of it is kept."""
+        self._forget("")
+
+    def _forget(self, ending: str) -> None:
+        for path in self.objects.list(self.folder):
+            if path.endswith(ending):
+                self.objects.delete(path)
 
 
 def fit_key(network: Classifier, data: Sequence[TrainingSet], strategy: Strategy, settings: TrainSettings) -> str:
