@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from platform_core import layout
-from platform_core.learn.bundle import Bundle, SourceWeights, write_bundle
+from platform_core.learn.bundle import Bundle, SourceWeights, describe, write_bundle
 from platform_core.learn.calibrate import Platt, fit_platt, log_odds, smoothed_share
 from platform_core.learn.contract import Strategy
 from platform_core.learn.data import Loaded, Scan, even_weights, framing_of
@@ -99,6 +99,7 @@ def make(
         since=at,
         epoch=epoch,
     )
+    describe(workspace, made)
     register(workspace, made, run=run)
     for path in workspace.objects.list(folder):
         workspace.objects.delete(path)
