@@ -160,6 +160,9 @@ class PolicySettings(_Section):
     """Patients of each class without whom AUROC is `not evaluable`."""
     cool_down_days: int = Field(default=28, ge=0)
     """Days after a fine-tuning in which the same site is not fine-tuned again."""
+    days_without_labels: int = Field(default=90, ge=1)
+    """Days that a change of a site's serving holds which no label has confirmed; quiet periods renew it. Proposed: three
+    periods, in which a site that is watched at all has had time to be labelled."""
     promotion_alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Chance that any challenger of a target that is no better is ever promoted; spent over its challengers."""
     forgetting_margin: float = Field(default=0.02, gt=0, lt=1)

@@ -361,6 +361,7 @@ REQUEST = _table(
     ("period_start", DAY, "of the period whose patients are drawn from"),
     SERIES_KEY,
     ("patient_key", TEXT, "pseudonym of (issuer or site, PatientID)"),
+    ("random_number", REAL, "(0, 1), the patient's own for good: drawn where it is below the chance"),
     ("drawn", TEXT, "uniform or informed: how the patient was drawn at first; null: not drawn so far"),
     ("sampling_probability", REAL, "chance of having been drawn by now, (0, 1]; it only grows"),
     ("requested_at", MOMENT, ""),
@@ -394,6 +395,7 @@ SERVING = _table(
     ("model", TEXT, "model@version"),
     RECIPE,
     ("calibration", TEXT, "JSON: logit_offset, prevalence, threshold"),
+    ("until", MOMENT, "when it ends by itself; null: never, and in rows from before this column"),
     ("decision_key", TEXT, "null for the first"),
     RUN,
 )

@@ -49,10 +49,17 @@ class Serving:
     recipe: str
     calibration: Calibration
     epoch: int = 0
+    until: datetime | None = None
+    """When it ends by itself, UTC; None: never. What changed without labels ends, unless quiet periods renew it."""
 
     def to_json(self) -> str:
         """The serving as decisions record it."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(asdict(self) | {"until": self.until and self.until.isoformat()}, sort_keys=True)
+
+    def runs_as(self, other: "Serving") -> bool:
+        """Whether both give every scan the same answer."""
+        mine, theirs = ((s.model, s.recipe, s.calibration) for s in (self, other))
+        return mine == theirs
 
 
 def current_serving(workspace: Workspace, site: str, target: str) -> Serving | None:
@@ -99,6 +106,7 @@ def change_serving(workspace: Workspace, new: Serving, *, decision_key: str | No
         "model": new.model,
         "recipe": new.recipe,
         "calibration": json.dumps(asdict(new.calibration)),
+        "until": new.until,
         "decision_key": decision_key,
         "run": run,
     }
@@ -112,7 +120,7 @@ def change_serving(workspace: Workspace, new: Serving, *, decision_key: str | No
 def _serving(row: dict[str, object]) -> Serving:
     calibration = Calibration(**json.loads(str(row["calibration"])))
     named = {name: row[name] for name in ("site", "target", "model", "recipe", "epoch")}
-    return Serving(calibration=calibration, **named)  # type: ignore[arg-type]
+    return Serving(calibration=calibration, until=row.get("until"), **named)  # type: ignore[arg-type]
 
 
 def _logit(share: float) -> float:

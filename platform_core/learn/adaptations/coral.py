@@ -24,8 +24,9 @@ SCANS_PER_DIRECTION = 10
 """Scans of either side per direction that is aligned: a covariance of d directions from n scans errs by about
 sqrt(d/n) of itself. Directions of the reference's embeddings are taken in order of their variance, as many as that
 allows; across the others only the mean is moved."""
-FEWEST_SCANS = 40
-"""Four directions: the leading ones hold most of what a head of one logit reads."""
+FEWEST_SCANS = 100
+"""Ten directions. With 50 of the reference, log-loss on scans made like its own rose by 0.06 to 0.15 nats, with 200 by
+0.01 (a network of 64 embedding dimensions on images of 16 x 16)."""
 SHRUNK = 0.1
 """Of either covariance, the share that is replaced by its mean variance in all directions, so that a direction which a
 blur has emptied is not blown up. Proposed, not measured."""
