@@ -158,8 +158,20 @@ class PolicySettings(_Section):
     """Log-loss that a site other than the target may lose at most (upper bound of the interval)."""
     min_class_patients: int = Field(default=10, ge=2)
     """Patients of each class without whom AUROC is `not evaluable`."""
+    n_folds: int = Field(default=5, ge=2, le=20)
+    """Folds of patients on which strategies are raced."""
+    n_seeds: int = Field(default=3, ge=1, le=20)
+    """Seeds that the winner of a race is trained with in all, to see whether one of them made the gain."""
     cool_down_days: int = Field(default=28, ge=0)
     """Days after a fine-tuning in which the same site is not fine-tuned again."""
+    file: str | None = None
+    """The policy's table, relative to the workspace; None: the built-in one (`sitedrift policy show`)."""
+    approve: tuple[Literal["reharmonize", "recalibrate", "adapt", "fine_tune"], ...] = ()
+    """Actions that wait for a person: `sitedrift decision list`."""
+    approval_days: int = Field(default=14, ge=1)
+    """Days after which an action that nobody has answered for counts as rejected."""
+    gpu_hours_per_month: float | None = Field(default=None, ge=0)
+    """Hours of training in any 30 days, all targets together, after which a person must decide; None: no limit."""
     days_without_labels: int = Field(default=90, ge=1)
     """Days that a change of a site's serving holds which no label has confirmed; quiet periods renew it. Proposed: three
     periods, in which a site that is watched at all has had time to be labelled."""

@@ -1,6 +1,6 @@
 """The one training loop. Strategies are data; nothing here knows their names.
 
-Loss is binary cross-entropy with a weight per scan (`data.even_weights` makes them).
+Loss is what `losses.py` says that a scan costs, with a weight per scan (`data.even_weights` makes them).
 Frozen blocks keep their buffers too: they stay in evaluation mode, so that BatchNorm
 neither uses nor updates statistics of the batch. One GPU is used if there is one, in
 bfloat16; on a CPU the same seed and number of threads give the same weights, also after
@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch.nn import functional
 
 from platform_core.errors import BadRequest
 from platform_core.learn.augment import augment
 from platform_core.learn.contract import Phase, Strategy, Tell, untold
 from platform_core.learn.device import fewer, is_out_of_memory, open_fabric, told_apart
+from platform_core.learn.losses import mean_loss
 from platform_core.learn.networks import Classifier
 from platform_core.learn.phases import (
     Course,
@@ -120,12 +120,13 @@ def _run_phase(
 
 def _step(fabric: Fabric, stretch: Stretch, rows: torch.Tensor, progress: Progress) -> torch.Tensor | float:
     """One update; returns the mean loss of its scans before it."""
-    batch = stretch.data.x[rows]
+    x, y = stretch.data.x[rows], stretch.data.y[rows]
     if isinstance(stretch.module, Classifier):
-        batch = augment(batch, progress.chance)
+        x, y = augment(x, y, progress.chance)
+    batch = TrainingSet(x=x, y=y, weight=stretch.data.weight[rows])
     loss = None
     while loss is None:
-        loss = _gradients(fabric, stretch, batch, rows, progress.at_once)
+        loss = _gradients(fabric, stretch, batch, progress.at_once)
         if loss is None:
             progress.at_once = fewer(min(progress.at_once, len(rows)))
     for parameter, anchor in stretch.anchors:
@@ -136,20 +137,15 @@ def _step(fabric: Fabric, stretch: Stretch, rows: torch.Tensor, progress: Progre
     return loss
 
 
-def _gradients(
-    fabric: Fabric, stretch: Stretch, batch: torch.Tensor, rows: torch.Tensor, at_once: int
-) -> torch.Tensor | float | None:
+def _gradients(fabric: Fabric, stretch: Stretch, batch: TrainingSet, at_once: int) -> torch.Tensor | float | None:
     """Add up gradients of the mean loss over parts of a batch; None, with nothing changed, if a part does not fit."""
     stretch.stepper.zero_grad()
     before = [buffer.clone() for buffer in stretch.module.buffers()]
     total: torch.Tensor | float = 0.0
     try:
-        for part in split(torch.arange(len(rows)), at_once):
-            mine = rows[part]
-            logits = stretch.moving(fabric.to_device(batch[part])).squeeze(1)
-            weight = stretch.data.weight[mine]
-            loss = functional.binary_cross_entropy_with_logits(logits, stretch.data.y[mine], weight=weight)
-            loss = loss * (len(part) / len(rows))
+        for part in split(torch.arange(len(batch.y)), at_once):
+            logits = stretch.moving(fabric.to_device(batch.x[part]))
+            loss = mean_loss(logits, batch.y[part], batch.weight[part]) * (len(part) / len(batch.y))
             fabric.backward(loss)
             total = total + loss.detach().double()  # a float would wait for the device at every step
     except RuntimeError as error:
@@ -189,9 +185,8 @@ def _loss_of(course: Course, stretch: Stretch, data: TrainingSet) -> float:
     total = 0.0
     with torch.no_grad():
         for rows in torch.split(torch.arange(len(data.y)), course.settings.batch_size):
-            logits = stretch.moving(course.fabric.to_device(data.x[rows])).squeeze(1)
-            loss = functional.binary_cross_entropy_with_logits(logits, data.y[rows], weight=data.weight[rows])
-            total += float(loss) * len(rows)
+            logits = stretch.moving(course.fabric.to_device(data.x[rows]))
+            total += float(mean_loss(logits, data.y[rows], data.weight[rows])) * len(rows)
     freeze_all_but(course.network, stretch.trained)
     return total / len(data.y)
 

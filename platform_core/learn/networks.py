@@ -120,6 +120,17 @@ def _densenet121(dimensions: int) -> dict[str, Any]:
     return {"spatial_dims": dimensions, "in_channels": 1, "out_channels": 1}
 
 
+def _unet(features: Sequence[int], dimensions: int) -> dict[str, Any]:
+    """Five depths; batch normalization, so that what a site's scans look like lies in buffers that can be moved."""
+    return {
+        "spatial_dims": dimensions,
+        "in_channels": 1,
+        "out_channels": 1,
+        "features": list(features),
+        "norm": "batch",
+    }
+
+
 def _cut_resnet(net: ResNet) -> Mapping[str, nn.Module]:
     pool = [] if net.no_max_pool else [net.maxpool]
     return {
@@ -146,12 +157,7 @@ def _cut_densenet(net: DenseNet) -> Mapping[str, nn.Module]:
 
 
 _of_resnet = partial(Network, made_by=ResNet, cut=_cut_resnet)
-
-def _unet(features: Sequence[int], dimensions: int) -> nn.Module:
-    """Five depths; batch normalization, so that what a site's scans look like lies in buffers that can be moved."""
-    net: nn.Module = BasicUNet(dimensions, 1, 1, features, norm="batch")
-    return net
-
+_of_unet = partial(Network, made_by=BasicUNet, cut=cut_unet, least_side=LEAST_SIDE, task="segmentation")
 
 NETWORKS: Catalog[Network] = Catalog(
     "network",
@@ -163,6 +169,8 @@ NETWORKS: Catalog[Network] = Catalog(
         _of_resnet(name="resnet18_a", arguments=partial(_resnet, "basic", (2, 2, 2, 2), shortcut="A")),
         _of_resnet(name="resnet50", arguments=partial(_resnet, "bottleneck", (3, 4, 6, 3))),
         Network(name="densenet121", made_by=DenseNet, arguments=_densenet121, cut=_cut_densenet, least_side=32),
+        _of_unet(name="unet_tiny", arguments=partial(_unet, (8, 8, 16, 32, 64, 8))),
+        _of_unet(name="unet", arguments=partial(_unet, (32, 32, 64, 128, 256, 32))),
     ],
 )
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import nn
-from torch.nn import functional
 
 from platform_core.learn.contract import Blocks, Phase, Tell, untold
 from platform_core.learn.device import is_out_of_memory
 from platform_core.learn.embedding import logits_and_embeddings
+from platform_core.learn.losses import scan_losses
 from platform_core.learn.networks import Classifier
 from platform_core.settings import TrainSettings
 
@@ -25,7 +25,7 @@ class TrainingSet:
     x: torch.Tensor
     """(n, 1, z, y, x) or (n, 1, y, x), float32."""
     y: torch.Tensor
-    """(n,), 0 or 1."""
+    """(n,), 0 or 1; of a segmentation the masks, uint8 of the shape of `x`."""
     weight: torch.Tensor
     """(n,), what each scan counts in the loss."""
     embedded: torch.Tensor | None = None
@@ -155,9 +155,8 @@ def relative_gradients(network: Classifier, trained: Blocks, data: TrainingSet) 
     network.eval()
     device = next(network.parameters()).device
     for rows in torch.split(torch.arange(len(data.y)), RATE_BATCH):
-        logits = network(data.x[rows].to(device)).squeeze(1)
         y, weight = data.y[rows].to(device), data.weight[rows].to(device)
-        torch.autograd.backward(functional.binary_cross_entropy_with_logits(logits, y, weight=weight, reduction="sum"))
+        torch.autograd.backward((scan_losses(network(data.x[rows].to(device)), y) * weight).sum())
     ratios = {}
     for name in trained:
         pairs = [(p.grad, p.detach()) for p in network.blocks[name].parameters() if p.grad is not None]
