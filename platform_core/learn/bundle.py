@@ -54,6 +54,8 @@ KEPT = (
 )
 """Of the metadata, what was true when the weights were made."""
 NOT_STATED = "Not stated."
+FEWEST_TOLD = 10
+"""Smaller counts leave as `fewer than 10`: the least cell that health statistics commonly publish (proposed)."""
 NATIVE_VOLUMES = "native volumes: inference.json does what the recipe does"
 HARMONIZED_VOLUMES = (
     "volumes that recipe.json has harmonized; where Sitedrift is installed, "
@@ -244,12 +246,18 @@ def _monai_metadata(workspace: Workspace, ref: ModelRef, answers: Answers) -> di
         "image_classes": f"one channel, {target.modality}",
         "label_classes": f"0 {negative}, 1 {positive}",
         "pred_classes": f"one logit of {positive}",
-        "eval_metrics": dict(ref.metrics),
+        "eval_metrics": {site: _told(found) for site, found in ref.metrics.items()},
         "intended_use": target.intended_use or NOT_STATED,
         "out_of_scope": target.out_of_scope or NOT_STATED,
         "references": [],
         "network_data_format": data_format(answers.framing),
     }
+
+
+def _told(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics of a site's held-out scans, if they are not too few to say anything."""
+    is_told = found.get("n_held_out", 0) >= FEWEST_TOLD
+    return {name: found[name] for name in ("log_loss", "auroc") if is_told and name in found}
 
 
 def _changelog(workspace: Workspace, ref: ModelRef) -> dict[str, str]:
