@@ -146,7 +146,7 @@ def site_show(site: str, workspace: Where = ".") -> None:
 
 @label_app.command("import")
 def label_import(
-    file: Annotated[Path, typer.Argument(help="CSV: series_uid, study_uid or file; value; reader, labelled_on, ...")],
+    file: Annotated[Path, typer.Argument(help="CSV: series_uid, study_uid, file or series_key; value; reader, ...")],
     site: Annotated[str, typer.Option(help="The hospital whose identifiers the file uses.")],
     target: Annotated[str, typer.Option(help="The target the labels are for.")],
     value_column: Annotated[str, typer.Option(help="The column that holds the class.")] = "value",
@@ -160,7 +160,7 @@ def label_import(
     run = clock.new_run(at)
     count = import_labels(_open(workspace), site, target, file, value_column=value_column, run=run, at=at)
     typer.echo(count.summary)
-    raise typer.Exit(DONE if count.n_matched else NEEDS_A_PERSON)
+    raise typer.Exit(NEEDS_A_PERSON if count.needs_a_person else DONE)
 
 
 @app.command()

@@ -78,11 +78,22 @@ def read_rows(file: Path, needed: Iterable[str]) -> list[Row]:
     Raises:
         SchemaMismatch: If it is no such CSV or lacks a column.
     """
+    return [row for _, row in read_numbered_rows(file, needed)]
+
+
+def read_numbered_rows(file: Path, needed: Iterable[str]) -> list[tuple[int, Row]]:
+    """As `read_rows`, each row with the line of the file that it ends on, 2 for the first one.
+
+    Raises:
+        SchemaMismatch: As `read_rows`.
+    """
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
             found = list(reader.fieldnames or [])
-            rows: list[Row] = [{key: value or "" for key, value in row.items() if key} for row in reader]
+            rows: list[tuple[int, Row]] = [
+                (reader.line_num, {key: value or "" for key, value in row.items() if key}) for row in reader
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise SchemaMismatch(file.name, ["a CSV with a header in UTF-8"], []) from error
     missing = [name for name in needed if name not in found]

@@ -1,9 +1,14 @@
-"""Labels: what readers say of scans. Hospital identifiers become keys here, in the calling process."""
+"""Labels: what readers say of scans. Hospital identifiers become keys here, in the calling process.
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+Readings of different readers stand side by side; what more of them say than anything else is the label in force. A
+reader who reads again supersedes himself, a later guideline supersedes an earlier one, and where readings contradict
+one another evenly there is no label until the reader `adjudicator` has spoken.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +16,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.errors import BadInput, NoSuchPlace, SchemaMismatch
-from platform_core.manifest.book import Entry, open_book
 from platform_core.manifest.door import Door, open_door
-from platform_core.manifest.index import Row, by_file, day_of, read_rows
+from platform_core.manifest.index import Row, day_of
+from platform_core.manifest.label_file import LabelFile, Matcher, number_in, read_label_file, spelt_lines
 from platform_core.manifest.schemas import LABEL
-from platform_core.manifest.stages import current_series, transaction
+from platform_core.manifest.stages import transaction
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 from platform_core.storage.tables import rows_of
 
 HERE = "platform_core.manifest"
-WHOSE = ("series_uid", "study_uid", "file")
-"""Columns that say which scan a row is about; the first that the file has is used."""
-MAX_TOLD = 10
+ADJUDICATOR = "adjudicator"
+"""A reader of this name, a role and nobody's own, decides between readings that contradict one another."""
+IN_FORCE = ["site", "series_key", "value", "sampling_probability"]
 
-Keys = Callable[[Row], Sequence[str]]
-Told = tuple[str, str | None, str | None, str | None, float | None]
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one row says of one series, identity gone."""
+
+    value: str
+    guideline: str | None
+    reader: str | None
+    labelled_on: date | None
+    sampling_probability: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelCount:
-    """What one file of labels came to: `n_rows = n_matched + n_not_stated + n_unknown`."""
+    """What one file of labels came to: `n_rows = n_matched + n_not_stated + n_unknown + len(refused)`."""
 
     site: str
     target: str
@@ -43,20 +55,49 @@ class LabelCount:
     """Rows without a value."""
     n_unknown: int
     """Rows about scans that the manifest does not know."""
+    refused: tuple[int, ...] = ()
+    """Lines of rows whose value is no class, or that are meant for another target."""
     n_labels: int
-    """Labels in the file, one per series."""
+    """Series that the file labels."""
     n_written: int
-    """Labels that were new or have changed."""
+    """Readings that were new or have changed."""
     by_value: Mapping[str, int]
+    """Readings of the file."""
+    n_contradicting: int = 0
+    """Series of the file whose readings, earlier ones included, differ."""
+    n_undecided: int = 0
+    """Those of them without a label in force: no value has more readings than every other."""
+    n_asked: int = 0
+    """Scans of the site that were ever asked for."""
+    n_open: int = 0
+    """Those of them that have no label yet."""
+
+    @property
+    def needs_a_person(self) -> bool:
+        """Rows were refused, nothing matched, or readings stand against one another."""
+        return bool(self.refused or self.n_undecided or not self.n_matched)
 
     @property
     def summary(self) -> str:
-        """One line for the person at the terminal."""
+        """A few lines for the person at the terminal."""
         classes = ", ".join(f"{n} {value!r}" for value, n in self.by_value.items()) or "none"
-        return (
+        first = (
             f"{self.site}, {self.target}: {self.n_rows} rows: {self.n_matched} match a scan, {self.n_not_stated} have "
             f"no value, {self.n_unknown} match no scan here; labels: {classes}; {self.n_written} written"
         )
+        lines = [first]
+        if self.refused:
+            lines.append(
+                f"refused: {spelt_lines(self.refused)}: the value is no class, or the row is for another target"
+            )
+        if self.n_contradicting:
+            lines.append(
+                f"readings contradict one another on {self.n_contradicting} series; {self.n_undecided} of them have no "
+                f"label in force until one more reader, or the reader {ADJUDICATOR!r}, has read them"
+            )
+        if self.n_asked:
+            lines.append(f"asked for: {self.n_asked} scans, of which {self.n_asked - self.n_open} have a label now")
+        return "\n".join(lines)
 
 
 def import_labels(
@@ -69,11 +110,11 @@ def import_labels(
     at: datetime,
     value_column: str = "value",
 ) -> LabelCount:
-    """Take in a CSV of labels; a label given before is superseded, an equal one is not written again.
+    """Take in a CSV of labels; what a reader said before is superseded, an equal reading is not written again.
 
-    The file has a header with `series_uid`, `study_uid` or `file` (a path that ends as the
+    The file has a header with `series_key`, `series_uid`, `study_uid` or `file` (a path that ends as the
     source lists it), the value column, and if known `reader`, `guideline`, `labelled_on`
-    (ISO date) and `sampling_probability`.
+    (ISO date) and `sampling_probability`, which is otherwise that of the request that asked for the scan.
 
     Args:
         workspace: Where the labels go.
@@ -88,39 +129,95 @@ def import_labels(
         UnknownName: If the site or target is not configured.
         NoSuchPlace: If there is no such file.
         SchemaMismatch: If columns are missing.
-        BadInput: If a value is none of the target's classes; all such values are named, and nothing is written.
+        BadInput: If no row states a class of the target.
     """
     del at
     workspace.site(site)
-    classes = workspace.target(target).classes
-    if not file.is_file():
-        raise NoSuchPlace(str(file), "a CSV of labels", "correct the name of the file")
-    rows = read_rows(file, [value_column])
-    stated = [(row, row[value_column].strip()) for row in rows if row[value_column].strip()]
-    values = _as_classes((value for _, value in stated), classes)
+    told = read_label_file(file, target, workspace.target(target).classes, value_column)
     door = open_door(workspace)
-    keys_of = _matcher(workspace, site, door, file, rows)
-    matched = [(row, values[value], keys_of(row)) for row, value in stated]
-    found = {key: _told(door, site, row, value) for row, value, keys in matched for key in keys}
+    asked = {row["series_key"]: row["sampling_probability"] for row in asked_scans(workspace, target, site)}
+    matcher = Matcher(workspace, site, door, told.stated)
+    matched = [(one, matcher.series_of(one.row)) for one in told.stated]
+    found: dict[str, list[Reading]] = defaultdict(list)
+    for one, keys in matched:
+        for key in keys:
+            found[key].append(_reading(door, site, one.row, one.value, asked.get(key)))
     n_written = _write(workspace, site, target, found, run)
-    n_matched = sum(bool(keys) for _, _, keys in matched)
+    n_matched = sum(bool(keys) for _, keys in matched)
+    return _counted(workspace, site, target, told, found, n_matched=n_matched, n_written=n_written)
+
+
+def _counted(
+    workspace: Workspace,
+    site: str,
+    target: str,
+    told: LabelFile,
+    found: Mapping[str, list[Reading]],
+    *,
+    n_matched: int,
+    n_written: int,
+) -> LabelCount:
+    verdicts = label_verdicts(workspace, target).filter(pc.field("site") == site).to_pylist()
+    differing = [row for row in verdicts if row["n_values"] > 1 and row["series_key"] in found]
+    labelled = {row["series_key"] for row in verdicts if row["value"] is not None}
+    asked = [row["series_key"] for row in asked_scans(workspace, target, site)]
+    by_value = Counter(reading.value for readings in found.values() for reading in set(readings))
     return LabelCount(
         site=site,
         target=target,
-        n_rows=len(rows),
+        n_rows=told.n_rows,
         n_matched=n_matched,
-        n_not_stated=len(rows) - len(stated),
-        n_unknown=len(stated) - n_matched,
+        n_not_stated=told.n_not_stated,
+        n_unknown=len(told.stated) - n_matched,
+        refused=told.refused,
         n_labels=len(found),
         n_written=n_written,
-        by_value=dict(sorted(Counter(told[0] for told in found.values()).items())),
+        by_value=dict(sorted(by_value.items())),
+        n_contradicting=len(differing),
+        n_undecided=sum(row["value"] is None for row in differing),
+        n_asked=len(asked),
+        n_open=len(set(asked) - labelled),
     )
 
 
 def labels_in_force(workspace: Workspace, target: str) -> pa.Table:
-    """The label that counts for each series: (site, series_key, value, sampling_probability)."""
+    """The label that counts for each series: (site, series_key, value, sampling_probability).
+
+    Series whose readings contradict one another evenly have none.
+    """
+    return label_verdicts(workspace, target).filter(pc.field("value").is_valid()).select(IN_FORCE)
+
+
+def label_verdicts(workspace: Workspace, target: str) -> pa.Table:
+    """What the readings of every series come to: `labels_in_force`, n_readings and n_values; value null where even."""
+    readings = read_readings(workspace, target)
+    with workspace.lake.connect([]) as db:
+        db.register("reading", readings)
+        db.register("asked", asked_table(workspace, target))
+        return load(HERE, "label_verdicts").run(db)
+
+
+def read_readings(workspace: Workspace, target: str) -> pa.Table:
+    """What each reader says of each series now, one row per reading; `counts` where it decides."""
     with workspace.lake.connect([layout.LABEL]) as db:
-        return load(HERE, "labels_in_force").run(db, target=target)
+        return load(HERE, "readings").run(db, target=target, adjudicator=ADJUDICATOR)
+
+
+def requested(workspace: Workspace, target: str) -> pa.Table:
+    """Everybody who could have been asked for a label, one row per series, as it stands now."""
+    with workspace.lake.connect([layout.REQUEST]) as db:
+        return load(HERE, "requested").run(db, target=target)
+
+
+def asked_table(workspace: Workspace, target: str) -> pa.Table:
+    """Those of them who were asked."""
+    return requested(workspace, target).filter(pc.field("drawn").is_valid())
+
+
+def asked_scans(workspace: Workspace, target: str, site: str) -> list[dict[str, Any]]:
+    """Those who were asked at one site."""
+    rows: list[dict[str, Any]] = asked_table(workspace, target).filter(pc.field("site") == site).to_pylist()
+    return rows
 
 
 def read_labels(workspace: Workspace, target: str, site: str) -> dict[str, int]:
@@ -134,105 +231,63 @@ def read_labels(workspace: Workspace, target: str, site: str) -> dict[str, int]:
     return {row["series_key"]: classes.index(row["value"]) for row in rows if row["value"] in classes}
 
 
-def _as_classes(values: Iterable[str], classes: Sequence[str]) -> dict[str, str]:
-    """Each value as the target spells it: `1.0` and `1` are one class.
-
-    Raises:
-        BadInput: If a value is no class.
-    """
-    spelt = {value: _as_class(value, classes) for value in dict.fromkeys(values)}
-    bad = sorted(value for value, name in spelt.items() if name is None)
-    if bad:
-        told = ", ".join(repr(value) for value in bad[:MAX_TOLD]) + (", ..." if len(bad) > MAX_TOLD else "")
-        raise BadInput(
-            f"labels: expected {' or '.join(map(repr, classes))}, found {told}; "
-            "nothing was written: correct the file, the value column, or `classes` of the target"
-        )
-    return {value: name for value, name in spelt.items() if name is not None}
-
-
-def _as_class(value: str, classes: Sequence[str]) -> str | None:
-    if value in classes:
-        return value
-    number = _number(value)
-    return next((name for name in classes if number is not None and _number(name) == number), None)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _matcher(workspace: Workspace, site: str, door: Door, file: Path, rows: Sequence[Row]) -> Keys:
-    """How rows of this file find their series."""
-    names = list(rows[0]) if rows else list(WHOSE)
-    column = next((name for name in WHOSE if name in names), None)
-    if column is None:
-        raise SchemaMismatch(file.name, [" or ".join(WHOSE)], names)
-    if column == "file":
-        return _match_files(site, door, rows)
-    known = current_series(workspace, site).select(["series_key", "study_key", "n_parts"]).to_pylist()
-    if column == "study_uid":
-        by_study: dict[str, list[str]] = {}
-        for series in known:
-            by_study.setdefault(series["study_key"], []).append(series["series_key"])
-        return lambda row: by_study.get(door.study_key(site, row["study_uid"].strip()), [])
-    keys = {series["series_key"] for series in known}
-    n_parts = max((int(series["n_parts"]) for series in known), default=0)
-    return lambda row: [
-        key for part in range(n_parts) if (key := door.series_key(site, row["series_uid"].strip(), part)) in keys
-    ]
-
-
-def _match_files(site: str, door: Door, rows: Sequence[Row]) -> Keys:
-    """Rows by the addresses of the door book: a row is asked for once per file that it names."""
-    index = by_file(rows)
-    keys: dict[str, list[str]] = {}
-    for entry in open_book(door, site).entries():
-        row = index.find(entry.address)
-        if row is not None:
-            keys.setdefault(row["file"], []).extend(_keys(door, entry))
-    return lambda row: list(dict.fromkeys(keys.get(row["file"], [])))
-
-
-def _keys(door: Door, entry: Entry) -> list[str]:
-    return [] if entry.base is None else [door.part_key(entry.base, part) for part in entry.parts]
-
-
-def _told(door: Door, site: str, row: Row, value: str) -> Told:
-    """Value, guideline, reader, day and sampling probability of one row, identity gone."""
-    reader, day = row.get("reader", "").strip(), door.shift_date(site, day_of(row.get("labelled_on")))
-    chance = _number(row.get("sampling_probability", ""))
-    return (
-        value,
-        row.get("guideline", "").strip() or None,
-        door.reader_key(site, reader) if reader else None,
-        day.isoformat() if day else None,
-        chance,
+def _reading(door: Door, site: str, row: Row, value: str, asked: float | None) -> Reading:
+    """One row, identity gone; `asked` is the chance by which its scan was asked for."""
+    reader = row.get("reader", "").strip()
+    stated = number_in(row.get("sampling_probability", ""))
+    return Reading(
+        value=value,
+        guideline=row.get("guideline", "").strip() or None,
+        reader=None if not reader else reader if reader == ADJUDICATOR else door.reader_key(site, reader),
+        labelled_on=door.shift_date(site, day_of(row.get("labelled_on"))),
+        sampling_probability=asked if stated is None else stated,
     )
 
 
-def _write(workspace: Workspace, site: str, target: str, found: Mapping[str, Told], run: str) -> int:
+def _write(workspace: Workspace, site: str, target: str, found: Mapping[str, list[Reading]], run: str) -> int:
     present = _present(workspace, site, target)
-    news = sorted(key for key, told in found.items() if present.get(key) != told)
-    rows: list[dict[str, Any]] = []
-    for key in news:
-        value, guideline, reader, day, chance = found[key]
-        facts = {"value": value, "guideline": guideline, "reader": reader, "labelled_on": day_of(day)}
-        rows.append(
-            facts | {"site": site, "target": target, "series_key": key, "sampling_probability": chance, "run": run}
-        )
-    name = transaction("label", site, target, run, [(key, found[key]) for key in news])
+    wanted = _by_reader(found)
+    news = sorted(key for key, readings in wanted.items() if present.get(key) != readings)
+    rows: list[dict[str, Any]] = [
+        {
+            "site": site,
+            "target": target,
+            "series_key": series_key,
+            "value": reading.value,
+            "guideline": reading.guideline,
+            "reader": reading.reader,
+            "labelled_on": reading.labelled_on,
+            "sampling_probability": reading.sampling_probability,
+            "run": run,
+        }
+        for series_key, reader in news
+        for reading in sorted(wanted[series_key, reader], key=repr)
+    ]
+    name = transaction("label", site, target, run, [tuple(row.values()) for row in rows])
     return workspace.lake.append(layout.LABEL, rows_of(LABEL, rows), transaction=name)
 
 
-def _present(workspace: Workspace, site: str, target: str) -> dict[str, Told]:
-    """What is told of each series now, by the latest run."""
-    where = (pc.field("site") == site) & (pc.field("target") == target)
-    latest: dict[str, Told] = {}
-    for row in sorted(workspace.lake.read(layout.LABEL, where).to_pylist(), key=lambda row: str(row["run"])):
-        day = row["labelled_on"].isoformat() if row["labelled_on"] else None
-        latest[row["series_key"]] = (row["value"], row["guideline"], row["reader"], day, row["sampling_probability"])
-    return latest
+def _by_reader(found: Mapping[str, Iterable[Reading]]) -> dict[tuple[str, str], set[Reading]]:
+    """Readings by series and reader; those whose reader is not named are one reader's."""
+    named: dict[tuple[str, str], set[Reading]] = defaultdict(set)
+    for key, readings in found.items():
+        for reading in readings:
+            named[key, reading.reader or ""].add(reading)
+    return named
+
+
+def _present(workspace: Workspace, site: str, target: str) -> dict[tuple[str, str], set[Reading]]:
+    """What each reader was last imported to say of each series."""
+    where = (pc.field("site") == site) & (pc.field("target") == target) & pc.field("value").is_valid()
+    columns = ["series_key", "run", "value", "guideline", "reader", "labelled_on", "sampling_probability"]
+    rows = workspace.lake.read(layout.LABEL, where, columns).to_pylist()
+    last: dict[tuple[str, str], str] = {}
+    for row in rows:
+        whose = row["series_key"], row["reader"] or ""
+        last[whose] = max(last.get(whose, ""), str(row["run"]))
+    current: dict[str, list[Reading]] = defaultdict(list)
+    for row in rows:
+        key, run = row.pop("series_key"), row.pop("run")
+        if last[key, row["reader"] or ""] == run:
+            current[key].append(Reading(**row))
+    return _by_reader(current)

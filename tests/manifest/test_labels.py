@@ -102,10 +102,99 @@ def test_reader_and_day_are_pseudonyms(give: Give, labelled: Workspace) -> None:
     assert row["labelled_on"].weekday() == date(2026, 2, 3).weekday()
 
 
-def test_a_value_that_is_no_class_is_named_and_nothing_is_written(give: Give, labelled: Workspace) -> None:
-    with pytest.raises(BadInput, match="expected 'benign' or 'malignant', found 'Benign', 'maybe'"):
-        give("series_uid,value\n1.2.0,benign\n1.2.1,maybe\n1.2.2,Benign\n")
+def test_a_row_whose_value_is_no_class_is_refused_by_its_line_and_the_others_go_on(
+    give: Give, labelled: Workspace
+) -> None:
+    count = give('series_uid,value,note\n1.2.0,benign,"two\nlines"\n1.2.1,maybe,\n1.2.2,Erika,\n')
+    assert (count.n_matched, count.refused, count.n_written) == (1, (4, 5), 1)
+    assert count.n_rows == count.n_matched + count.n_not_stated + count.n_unknown + len(count.refused)
+    assert "refused: lines 4, 5" in count.summary
+    assert "Erika" not in count.summary
+    assert count.needs_a_person
+    assert in_force(labelled) == ["benign"]
+
+
+def test_a_row_that_is_meant_for_another_target_is_refused(give: Give, labelled: Workspace) -> None:
+    count = give("series_uid,value,target\n1.2.0,benign,lesion\n1.2.1,benign,pneumonia\n1.2.2,benign,\n")
+    assert (count.n_matched, count.refused) == (2, (3,))
+
+
+def test_a_column_without_any_class_is_refused_whole_and_what_it_holds_is_not_repeated(
+    give: Give, labelled: Workspace
+) -> None:
+    with pytest.raises(BadInput, match=r"expected 'benign' or 'malignant' .* neither in lines 2, 3; nothing") as told:
+        give("series_uid,name\n1.2.0,Erika\n1.2.1,Max\n", value_column="name")
+    assert "Erika" not in str(told.value)
     assert in_force(labelled) == []
+
+
+def test_the_first_column_that_is_filled_in_says_which_scan_a_row_is_about(give: Give, labelled: Workspace) -> None:
+    give("series_uid,value\n1.2.0,benign\n")
+    (key,) = labels_in_force(labelled, "lesion").column("series_key").to_pylist()
+    count = give(
+        "series_key,series_uid,file,value\n"
+        f"{key},9.9,,malignant\n"
+        ",1.2.1,,malignant\n"
+        ",,scans/2/IM0001,malignant\n"
+        ",,,malignant\n"
+        "0123,,,malignant\n",
+        run="r2",
+    )
+    assert (count.n_matched, count.n_unknown) == (3, 2)
+    assert in_force(labelled) == ["malignant"] * 3
+
+
+TWO_READERS = "series_uid,value,reader\n1.2.0,benign,Who\n1.2.0,malignant,No\n1.2.1,benign,Who\n1.2.1,benign,No\n"
+
+
+def test_readers_who_contradict_one_another_are_both_kept_and_neither_counts(give: Give, labelled: Workspace) -> None:
+    count = give(TWO_READERS)
+    assert (count.n_written, count.n_contradicting, count.n_undecided) == (4, 1, 1)
+    assert "contradict one another on 1 series; 1 of them have no label in force" in count.summary
+    assert in_force(labelled) == ["benign"]
+    assert give(TWO_READERS, run="r2").n_written == 0
+
+
+@pytest.mark.parametrize("third", ["Third", "adjudicator"])
+def test_a_third_reader_or_an_adjudicator_decides(give: Give, labelled: Workspace, third: str) -> None:
+    give(TWO_READERS)
+    count = give(f"series_uid,value,reader\n1.2.0,malignant,{third}\n", run="r2")
+    assert (count.n_contradicting, count.n_undecided) == (1 if third == "Third" else 0, 0)
+    assert in_force(labelled) == ["benign", "malignant"]
+
+
+def test_an_adjudicator_overrules_a_majority(give: Give, labelled: Workspace) -> None:
+    give("series_uid,value,reader\n1.2.0,benign,A\n1.2.0,benign,B\n1.2.0,benign,C\n")
+    give("series_uid,value,reader\n1.2.0,malignant,adjudicator\n", run="r2")
+    assert in_force(labelled) == ["malignant"]
+
+
+def test_a_reader_who_reads_again_supersedes_himself_alone(give: Give, labelled: Workspace) -> None:
+    give(TWO_READERS)
+    count = give("series_uid,value,reader\n1.2.0,malignant,Who\n", run="r2")
+    assert (count.n_written, count.n_contradicting) == (1, 0)
+    assert in_force(labelled) == ["benign", "malignant"]
+
+
+def test_the_later_of_two_readings_of_one_reader_in_one_file_counts(give: Give, labelled: Workspace) -> None:
+    dated = "series_uid,value,reader,labelled_on\n1.2.0,malignant,Who,2026-02-03\n1.2.0,benign,Who,2026-02-01\n"
+    assert give(dated).n_contradicting == 0
+    assert in_force(labelled) == ["malignant"]
+
+
+def test_two_rows_of_one_file_that_nothing_ranks_contradict_one_another(give: Give, labelled: Workspace) -> None:
+    count = give("series_uid,value\n1.2.0,benign\n1.2.0,malignant\n1.2.1,benign\n1.2.1,benign\n")
+    assert (count.n_contradicting, count.n_undecided) == (1, 1)
+    assert in_force(labelled) == ["benign"]
+
+
+def test_what_was_read_by_a_later_guideline_counts_alone(give: Give, labelled: Workspace) -> None:
+    header = "series_uid,value,reader,guideline,labelled_on\n"
+    old = "1.2.0,benign,A,old,2025-01-03\n1.2.0,benign,B,old,2025-01-03\n"
+    give(header + old + "1.2.0,malignant,C,new,2026-01-03\n")
+    assert in_force(labelled) == ["malignant"]
+    give(header + "1.2.0,benign,D,old,2025-01-05\n", run="r2")
+    assert in_force(labelled) == ["malignant"]
 
 
 def test_a_number_is_a_class_however_it_is_written(give: Give) -> None:
@@ -116,7 +205,7 @@ def test_a_number_is_a_class_however_it_is_written(give: Give) -> None:
 def test_missing_columns_are_named(give: Give) -> None:
     with pytest.raises(SchemaMismatch, match="missing value"):
         give("series_uid,label\n1.2.0,benign\n")
-    with pytest.raises(SchemaMismatch, match="series_uid or study_uid or file"):
+    with pytest.raises(SchemaMismatch, match="series_key or series_uid or study_uid or file"):
         give("patient,value\n4711,benign\n")
 
 
