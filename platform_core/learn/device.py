@@ -20,6 +20,11 @@ def open_fabric() -> Fabric:
     return Fabric(accelerator="cuda", devices=1, precision="bf16-mixed" if has_bf16 else "32-true")
 
 
+def device_name() -> str:
+    """What a training runs on, as a person would say it."""
+    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else "cpu"
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device, or the machine itself, had too little memory."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error)

@@ -52,6 +52,8 @@ class ModelRef:
     """When it was given its alias."""
     epoch: int
     """Number of the model's event that gave it its alias."""
+    training: Mapping[str, Any] | None = None
+    """What making it cost: seconds, device, n_scan_passes, race_key; None of a version that is older than this."""
 
     @property
     def name(self) -> str:
@@ -220,11 +222,14 @@ def _row(ref: ModelRef, run: str) -> dict[str, Any]:
     json_columns = {
         "metrics": json.dumps(ref.metrics, sort_keys=True, allow_nan=False),
         "calibration": json.dumps(asdict(ref.calibration), sort_keys=True),
+        "training": None if ref.training is None else json.dumps(dict(ref.training), sort_keys=True, allow_nan=False),
     }
     return {**asdict(ref), **json_columns, "run": run}
 
 
 def _model_ref(row: dict[str, Any]) -> ModelRef:
-    columns = {name: row[name] for name in ModelRef.__dataclass_fields__ if name not in ("metrics", "calibration")}
+    is_json = ("metrics", "calibration", "training")
+    columns = {name: row[name] for name in ModelRef.__dataclass_fields__ if name not in is_json}
+    training = None if row["training"] is None else json.loads(row["training"])
     calibration = Calibration(**json.loads(row["calibration"]))
-    return ModelRef(metrics=json.loads(row["metrics"]), calibration=calibration, **columns)
+    return ModelRef(metrics=json.loads(row["metrics"]), calibration=calibration, training=training, **columns)

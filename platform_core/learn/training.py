@@ -3,42 +3,59 @@
 Which scans may be in it is decided in `train.py`, not here.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from platform_core import layout
 from platform_core.learn.bundle import Bundle, SourceWeights, describe, write_bundle
 from platform_core.learn.calibrate import Platt, fit_platt, log_odds, smoothed_share
-from platform_core.learn.contract import Strategy
-from platform_core.learn.data import Loaded, Scan, even_weights, framing_of
+from platform_core.learn.contract import Strategy, Tell, untold
+from platform_core.learn.cost import n_passes_to_train
+from platform_core.learn.data import Loaded, Scan, framing_of
+from platform_core.learn.device import device_name
 from platform_core.learn.embedding import logits_and_embeddings
-from platform_core.learn.fit import fit
 from platform_core.learn.networks import Classifier, weights_sha256
-from platform_core.learn.phases import TrainingSet
 from platform_core.learn.registry import ModelRef, champion, next_epoch, next_version, register
-from platform_core.learn.resume import Bookmark, fit_key
+from platform_core.learn.resume import Bookmarks
+from platform_core.learn.trained import Reals, labels_of, some, train_copy, uniform
 from platform_core.manifest.serving import Calibration
 from platform_core.manifest.workspace import Workspace
-from platform_core.provenance import digest, number_of
-from platform_core.settings import TargetSettings, TrainSettings
+from platform_core.provenance import digest
+from platform_core.settings import TargetSettings
 from platform_core.shift.risk import auroc, log_loss
-from platform_core.storage.objects import Objects
 
-Reals = npt.NDArray[np.float64]
 Learn = Callable[[Loaded], Classifier]
 
 ENOUGH_TO_CALIBRATE = 10
 """Held-out scans of each class from which the validation part alone sets slope and intercept."""
 N_FOLDS = 3
-STOPPING_SHARE = 1 / 7
-"""Of the patients of the train part, whose loss says when to stop, if a target asks for that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CrossFitted:
+    """Scans of the train part, each with its logit by a network that was trained by the same strategy without it."""
+
+    scans: tuple[Scan, ...]
+    logits: Reals
+
+
+@dataclass(slots=True, kw_only=True)
+class Spent:
+    """What a version cost, its folds included; a row of `out__model` has it as JSON."""
+
+    seconds: float = 0.0
+    """Of this process: what one that was killed had spent before is not among them."""
+    n_scan_passes: float = 0.0
+    """Forward and backward passes of one scan through the whole network (`cost.py`)."""
+    device: str = field(default_factory=device_name)
+    race_key: str | None = None
+    """Of the race that its strategy has won."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,23 +74,45 @@ class Training:
     n_left_out: Mapping[str, int]
     """Per site, labelled scans of the train part that move no weight: unreadable, or of a person who is evaluated."""
     source_weights: SourceWeights | None = None
+    cross_fitted: CrossFitted | None = None
+    """From the race that its strategy has won; None: made here if it is needed."""
+    race_key: str | None = None
 
 
 def make(
-    workspace: Workspace, target: str, settings: TargetSettings, training: Training, *, run: str, at: datetime
+    workspace: Workspace,
+    target: str,
+    settings: TargetSettings,
+    training: Training,
+    *,
+    run: str,
+    at: datetime,
+    tell: Tell = untold,
 ) -> ModelRef:
     """Train, calibrate, store and register; the target's first model becomes champion, any other challenger.
 
     A training that was killed goes on where it was, if it is asked for again with the same scans and settings.
     """
     reference = _reference(training.train.scans)
-    folder = layout.training_path(target, _training_key(training, reference))
+    bookmarks = Bookmarks(
+        objects=workspace.objects,
+        folder=layout.training_path(target, _training_key(training, reference)),
+        every_s=60 * settings.train.checkpoint_minutes,
+    )
+    spent, started = Spent(race_key=training.race_key), time.monotonic()
 
     def learn(data: Loaded) -> Classifier:
-        return _trained(training, data, settings.train, workspace.objects, folder)
+        found = train_copy(
+            training.start, data, training.strategy, settings.train, bookmarks=bookmarks, tell=tell
+        ).network
+        spent.n_scan_passes += n_passes_to_train(
+            training.strategy, found.block_names, len(data.scans), settings.train
+        )
+        return found
 
     network = learn(training.train)
     platt, metrics = _calibrated(training, network, learn)
+    spent.seconds = time.monotonic() - started
     bundle = Bundle(
         network_name=training.network_name,
         network=network,
@@ -98,54 +137,12 @@ def make(
         created_at=at,
         since=at,
         epoch=epoch,
+        training=asdict(spent),
     )
     describe(workspace, made)
     register(workspace, made, run=run)
-    for path in workspace.objects.list(folder):
-        workspace.objects.delete(path)
+    bookmarks.forget()
     return made
-
-
-def labels_of(scans: Sequence[Scan]) -> Reals:
-    """(n,), 1 positive, 0 negative."""
-    return np.array([scan.y for scan in scans], dtype=np.float64)
-
-
-def uniform(key: str) -> float:
-    """A number in [0, 1) that depends on the key alone."""
-    return number_of(key) / 2**64
-
-
-def _trained(training: Training, data: Loaded, settings: TrainSettings, objects: Objects, folder: str) -> Classifier:
-    """A copy of the start, trained on `data`."""
-    network = deepcopy(training.start)
-    moving, stopping = _split_off(data) if settings.patience else (data, None)
-    parts = [_tensors(part) for part in (moving, stopping) if part is not None]
-    bookmark = Bookmark(
-        objects=objects,
-        path=f"{folder}/{fit_key(network, parts, training.strategy, settings)}.pt",
-        every_s=60 * settings.checkpoint_minutes,
-    )
-    held_out = parts[1] if len(parts) > 1 else None
-    fit(network, parts[0], training.strategy, settings, bookmark=bookmark, held_out=held_out)
-    return network
-
-
-def _tensors(data: Loaded) -> TrainingSet:
-    return TrainingSet(
-        x=torch.from_numpy(data.arrays),
-        y=torch.from_numpy(labels_of(data.scans)).float(),
-        weight=torch.from_numpy(even_weights(data.scans)),
-    )
-
-
-def _split_off(data: Loaded) -> tuple[Loaded, Loaded | None]:
-    """Some patients whose loss says when to stop; None of them if a class would be missing on either side."""
-    is_off = np.array([uniform(f"stop/{scan.patient_key}") < STOPPING_SHARE for scan in data.scans], dtype=bool)
-    moving, stopping = _rows(data, ~is_off), _rows(data, is_off)
-    if any(len({scan.y for scan in part.scans}) < 2 for part in (moving, stopping)):
-        return data, None
-    return moving, stopping
 
 
 def _training_key(training: Training, reference: pa.Table) -> str:
@@ -162,17 +159,17 @@ def _calibrated(training: Training, network: Classifier, learn: Learn) -> tuple[
     """Slope and intercept on held-out scans, and what they give per site.
 
     The validation part alone if it is large enough; else together with the train part, each
-    third of it as predicted by a network that was trained without it.
+    third of it as predicted by a network that was trained without it; or with what a race has left of that.
     """
     scans, logits = list(training.validation.scans), _logits(network, training.validation)
     if min(sum(scan.y == y for scan in scans) for y in (0, 1)) < ENOUGH_TO_CALIBRATE:
-        folded, more = _cross_fitted(training.train, learn)
-        scans, logits = [*scans, *folded], np.concatenate([logits, more])
+        folded = training.cross_fitted or _cross_fitted(training.train, learn)
+        scans, logits = [*scans, *folded.scans], np.concatenate([logits, folded.logits])
     platt = fit_platt(logits, labels_of(scans), [scan.site for scan in scans])
     return platt, _metrics(scans, platt.score(logits), training)
 
 
-def _cross_fitted(train: Loaded, learn: Learn) -> tuple[list[Scan], Reals]:
+def _cross_fitted(train: Loaded, learn: Learn) -> CrossFitted:
     """Every scan of the train part with its logit by a network trained without its patient.
 
     A fine-tuning starts from a champion that has seen the replayed source patients, so for those it is too sure.
@@ -181,10 +178,10 @@ def _cross_fitted(train: Loaded, learn: Learn) -> tuple[list[Scan], Reals]:
     scans: list[Scan] = []
     logits: list[Reals] = []
     for number in range(N_FOLDS):
-        left_out, rest = _rows(train, fold == number), _rows(train, fold != number)
+        left_out, rest = some(train, fold == number), some(train, fold != number)
         scans += left_out.scans
         logits.append(_logits(learn(rest), left_out))
-    return scans, np.concatenate(logits)
+    return CrossFitted(scans=tuple(scans), logits=np.concatenate(logits))
 
 
 def _metrics(scans: Sequence[Scan], scores: Reals, training: Training) -> dict[str, dict[str, float]]:
@@ -206,11 +203,6 @@ def _metrics(scans: Sequence[Scan], scores: Reals, training: Training) -> dict[s
             facts |= {"log_loss": log_loss(y, p), "auroc": auroc(y, p)}
         found[site] = facts
     return found
-
-
-def _rows(data: Loaded, wanted: npt.NDArray[np.bool_]) -> Loaded:
-    scans = tuple(scan for scan, is_wanted in zip(data.scans, wanted, strict=True) if is_wanted)
-    return Loaded(scans, data.arrays[wanted], {})
 
 
 def _logits(network: Classifier, data: Loaded) -> Reals:

@@ -368,6 +368,37 @@ REQUEST = _table(
     RUN,
 )
 
+RACE = _table(
+    "one candidate of one race of strategies at one site",
+    SITE,
+    ("race_key", TEXT, "hash of the network, the scans and labels, the candidates and the settings"),
+    ("finding_key", TEXT, "that the fine-tuning is about"),
+    ("target", TEXT, ""),
+    RECIPE,
+    ("parent", TEXT, "model@version that every candidate started from"),
+    ("strategy", TEXT, "`none`: no weight moves, the calibration is fitted again"),
+    ("step", WHOLE, "0, 1, ... the cheapest first; `none` is 0"),
+    ("outcome", TEXT, "won, lost or not_run"),
+    ("because", TEXT, "one sentence with the numbers"),
+    ("n_patients", WHOLE, "of the site, each held out once"),
+    ("n_scans", WHOLE, "of those patients"),
+    ("n_folds", WHOLE, ""),
+    ("log_loss", REAL, "nats per scan, cross-validated, at the site's own prevalence; lower is better"),
+    ("log_loss_low", REAL, "of its 95 % interval over patients"),
+    ("log_loss_high", REAL, ""),
+    ("gain", REAL, "log_loss of `none` less this one, on the same patients, nats per scan; above 0 is better"),
+    ("gain_low", REAL, "of its 95 % interval over patients"),
+    ("gain_high", REAL, ""),
+    ("n_seeds", WHOLE, "of the winner: seeds that it was trained with"),
+    ("seed_gain", REAL, "of the winner: mean gain over the seeds, nats per scan"),
+    ("seed_sd", REAL, "of the winner: standard deviation of the gain over the seeds"),
+    ("seconds", REAL, "all folds and seeds"),
+    ("n_scan_passes", REAL, "forward and backward passes of one scan through the whole network, all folds and seeds"),
+    ("device", TEXT, "cpu, or the name of the GPU"),
+    ("curve", pa.list_(REAL), "mean training loss of each epoch over the folds, nats"),
+    RUN,
+)
+
 MODEL = _table(
     "one event of one model version: made, or given an alias",
     ("model", TEXT, "the target it serves"),
@@ -383,6 +414,7 @@ MODEL = _table(
     ("created_at", MOMENT, "when the version was made"),
     ("since", MOMENT, "when it was given the alias"),
     ("epoch", WHOLE, "0, 1, ... per model, one per event; compare-and-swap"),
+    ("training", TEXT, "JSON: seconds, device, n_scan_passes, race_key; null of a version older than the column"),
     RUN,
 )
 
@@ -476,6 +508,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     layout.EPISODE: EPISODE,
     layout.DECISION: DECISION,
     layout.REQUEST: REQUEST,
+    layout.RACE: RACE,
     layout.MODEL: MODEL,
     layout.SERVING: SERVING,
     layout.WITHDRAWAL: WITHDRAWAL,
