@@ -88,6 +88,11 @@ def volume_path(site: str, recipe: str, series_key: str, revision: int) -> str:
     return f"{VOLUMES}/{site}/{recipe}/{series_key}-r{revision}.nii.gz"
 
 
+def mask_path(site: str, target: str, series_key: str, sha256: str) -> str:
+    """One mask on the grid of its series as it came, named by its content."""
+    return f"{VOLUMES}/{site}/masks/{target}/{series_key}-{sha256[:12]}.nii.gz"
+
+
 def model_path(model: str, version: int) -> str:
     """The folder of one model version."""
     return f"{MODELS}/{model}/{version:04d}"

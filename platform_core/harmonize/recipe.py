@@ -233,6 +233,19 @@ def apply_recipe(fitted: FittedRecipe, volume: Volume, label: Volume | None = No
     return Applied(volume, tuple(skipped), label)
 
 
+def move_label(fitted: FittedRecipe, label: Volume) -> Volume:
+    """A label map as `apply_recipe` moves it with its image, without the image: the grid alone says where it goes.
+
+    Raises:
+        UnreadableScan: If a step cannot give a volume, with its reason.
+    """
+    for fitted_step in fitted.steps:
+        harmonizer = fitted_step.step.harmonizer
+        if harmonizer.move_label is not None and not (harmonizer.needs_spacing and label.geometry is None):
+            label = harmonizer.move_label(label, fitted_step.step.settings, fitted_step.learned)
+    return label
+
+
 def _refuse_other_version(harmonizer: Harmonizer, version: int) -> None:
     if version == harmonizer.version:
         return

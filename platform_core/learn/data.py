@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from platform_core.errors import BadRequest, UnreadableScan
 from platform_core.imaging.volume import Volume
 from platform_core.learn.persons import find_persons, is_in_part, person_of
 from platform_core.manifest.labels import read_labels
+from platform_core.manifest.masks import masks_in_force
 from platform_core.manifest.serving import current_serving
 from platform_core.manifest.splits import Part
 from platform_core.manifest.workspace import Workspace
@@ -24,6 +25,7 @@ from platform_core.queries import load
 from platform_core.settings import TargetSettings
 
 Array = npt.NDArray[np.float32]
+Kind = TypeVar("Kind", bound=np.generic)
 
 HEAVIEST = 10.0
 """Most that a scan of a rare class counts; beyond it a handful of scans would steer every step."""
@@ -55,6 +57,20 @@ class Scan:
     volume_uri: str
     y: int | None = None
     """1 for the positive class, 0 for the negative; None without a label."""
+    recipe: str = layout.NATIVE
+    """That made the volume."""
+    mask_uri: str | None = None
+    """Of a segmentation: the mask in force, on the grid of the series as it came."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masks:
+    """What readers drew, on the grid of the network."""
+
+    voxels: npt.NDArray[np.uint8]
+    """(n, 1, z, y, x) or (n, 1, y, x), 1 where the positive class is."""
+    n_outside: npt.NDArray[np.int64]
+    """(n,), voxels of it that lie outside the grid, where the network cannot find them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +82,8 @@ class Loaded:
     """(n, 1, z, y, x) or (n, 1, y, x)."""
     refused: dict[str, str]
     """series_key to a short stable code."""
+    masks: Masks | None = None
+    """Of a segmentation, where they were asked for: one per scan."""
 
 
 def source_recipe(workspace: Workspace, target: str) -> str:
@@ -114,7 +132,20 @@ def frame(volume: Volume, framing: Framing) -> Array:
     if not np.isfinite(voxels).all():
         raise UnreadableScan("not_finite", "a voxel is NaN or infinite")
     scaled = _scale(voxels, framing.window)
-    return _resize(scaled[0], framing.grid) if is_plane else _crop_or_pad(scaled, framing.grid)
+    return _resize(scaled[0], framing.grid) if is_plane else crop_or_pad(scaled, framing.grid, float(scaled.min()))
+
+
+def crop_or_pad(voxels: npt.NDArray[Kind], grid: Sequence[int], fill: float) -> npt.NDArray[Kind]:
+    """About the centre, (z, y, x); what is missing is filled."""
+    out = np.full(tuple(grid), fill, dtype=voxels.dtype)
+    kept: list[Any] = []
+    placed: list[Any] = []
+    for n_have, n_want in zip(voxels.shape, grid, strict=True):
+        n = min(n_have, n_want)
+        kept.append(slice((n_have - n) // 2, (n_have - n) // 2 + n))
+        placed.append(slice((n_want - n) // 2, (n_want - n) // 2 + n))
+    out[tuple(placed)] = voxels[tuple(kept)]
+    return out
 
 
 def find_scans(
@@ -125,11 +156,13 @@ def find_scans(
     with workspace.lake.connect(tables) as db:
         rows = load(__package__, "volumes_by_recipe").run(db, site=site, recipe=recipe).to_pylist()
     y = read_labels(workspace, target, site)
+    is_masked = workspace.target(target).task == "segmentation"
+    masks = masks_in_force(workspace, target, site) if is_masked else {}
     wanted = None if keys is None else set(keys)
     return [
-        Scan(site=site, y=y.get(row["series_key"]), **row)
-        for row in rows
-        if wanted is None or row["series_key"] in wanted
+        Scan(site=site, y=y.get(key), recipe=recipe, mask_uri=masks.get(key), **row)
+        for key, row in ((row["series_key"], row) for row in rows)
+        if wanted is None or key in wanted
     ]
 
 
@@ -154,7 +187,7 @@ def load_scans(workspace: Workspace, scans: Sequence[Scan], target: TargetSettin
     refused: dict[str, str] = {}
     for scan in scans:
         try:
-            arrays.append(_read(workspace, scan, target, framing))
+            arrays.append(frame(read_scan(workspace, scan, target), framing))
             usable.append(scan)
         except UnreadableScan as error:
             refused[scan.series_key] = error.reason
@@ -174,14 +207,18 @@ def even_weights(scans: Sequence[Scan]) -> Array:
     return np.minimum(np.asarray(weights, dtype=np.float32), HEAVIEST)
 
 
-def _read(workspace: Workspace, scan: Scan, target: TargetSettings, framing: Framing) -> Array:
+def read_scan(workspace: Workspace, scan: Scan, target: TargetSettings) -> Volume:
+    """The volume of a scan.
+
+    Raises:
+        UnreadableScan: If it is of another modality than the target, missing, or damaged.
+    """
     if not _same_modality(scan.modality, target.modality):
         raise UnreadableScan("other_modality", f"the target is {target.modality}, the scan {scan.modality}")
     try:
-        volume = workspace.read_volume(scan.volume_uri)
+        return workspace.read_volume(scan.volume_uri)
     except FileNotFoundError as error:
         raise UnreadableScan("volume_missing", scan.volume_uri) from error
-    return frame(volume, framing)
 
 
 def _same_modality(a: str | None, b: str) -> bool:
@@ -194,19 +231,6 @@ def _scale(voxels: Array, window: tuple[float, float] | None) -> Array:
         return np.asarray((voxels - voxels.mean()) / spread, dtype=np.float32)
     low, high = window
     return np.asarray(np.clip((voxels - low) / (high - low), 0, 1), dtype=np.float32)
-
-
-def _crop_or_pad(voxels: Array, grid: Sequence[int]) -> Array:
-    """About the centre, (z, y, x); what is missing gets the volume's own least value."""
-    out = np.full(tuple(grid), voxels.min(), dtype=np.float32)
-    kept: list[Any] = []
-    placed: list[Any] = []
-    for n_have, n_want in zip(voxels.shape, grid, strict=True):
-        n = min(n_have, n_want)
-        kept.append(slice((n_have - n) // 2, (n_have - n) // 2 + n))
-        placed.append(slice((n_want - n) // 2, (n_want - n) // 2 + n))
-    out[tuple(placed)] = voxels[tuple(kept)]
-    return out
 
 
 def _resize(plane: Array, grid: Sequence[int]) -> Array:
