@@ -25,7 +25,7 @@ from platform_core.storage.tables import rows_of
 REFERENCE = "reference.parquet"
 """The frozen list of series that a version was trained on, in its bundle."""
 
-Alias = Literal["champion", "challenger", "former", "refused"]
+Alias = Literal["champion", "challenger", "shadow", "adapted", "former", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,15 +179,24 @@ def rollback(workspace: Workspace, model: str, *, run: str, at: datetime) -> Mod
         BadRequest: If there is no former champion.
     """
     known, epoch = _known(workspace, model)
-    present = _champion_of(known)
-    formers = [ref for ref in known.values() if ref.alias == "former"]
-    if present is None or not formers:
-        raise BadRequest(
-            f"{model}: there is no former champion to go back to; `sitedrift model list` shows all versions"
-        )
-    restored = _renamed(max(formers, key=lambda ref: ref.epoch), "champion", epoch, at)
+    present, wanted = _champion_of(known), _former_of(known)
+    if present is None or wanted is None:
+        raise _nothing_before(model)
+    restored = _renamed(wanted, "champion", epoch, at)
     _append(workspace, [restored, _renamed(present, "refused", epoch, at)], run=run)
     return restored
+
+
+def former(workspace: Workspace, model: str) -> ModelRef:
+    """The version that a rollback would make champion.
+
+    Raises:
+        BadRequest: If there is none.
+    """
+    found = _former_of(_known(workspace, model)[0])
+    if found is None:
+        raise _nothing_before(model)
+    return found
 
 
 def next_epoch(workspace: Workspace, model: str) -> int:
@@ -203,6 +212,15 @@ def _known(workspace: Workspace, model: str) -> tuple[dict[str, ModelRef], int]:
 
 def _champion_of(known: Mapping[str, ModelRef]) -> ModelRef | None:
     return next((ref for ref in known.values() if ref.alias == "champion"), None)
+
+
+def _former_of(known: Mapping[str, ModelRef]) -> ModelRef | None:
+    formers = [ref for ref in known.values() if ref.alias == "former"]
+    return max(formers, key=lambda ref: ref.epoch, default=None)
+
+
+def _nothing_before(model: str) -> BadRequest:
+    return BadRequest(f"{model}: there is no former champion to go back to; `sitedrift model list` shows all versions")
 
 
 def _renamed(ref: ModelRef, name: Alias, epoch: int, at: datetime) -> ModelRef:

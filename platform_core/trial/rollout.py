@@ -1,60 +1,287 @@
-"""A champion changed by a person's hand: every site's serving follows, in one go, and can go back."""
+"""A champion changed, by the gate or by a person's hand: the alias first, then every site's serving; and back.
 
-from dataclasses import replace
+A change is written down as `proposed` before anything moves and as `done` when all has moved. What was cut off in
+between is finished when it is asked for again, and by the next run.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any, Literal
 
+import pyarrow.compute as pc
+
+from platform_core import layout
 from platform_core.errors import BadRequest
 from platform_core.learn import registry
 from platform_core.learn.registry import ModelRef
-from platform_core.manifest.serving import Serving, change_serving, current_servings, serving_history
+from platform_core.manifest.schemas import DECISION
+from platform_core.manifest.serving import (
+    Serving,
+    change_serving,
+    current_serving,
+    current_servings,
+    serving_history,
+)
 from platform_core.manifest.workspace import Workspace
+from platform_core.policy import episodes
+from platform_core.policy.record import decisions
+from platform_core.provenance import digest
+from platform_core.storage.tables import rows_of
+
+Row = dict[str, Any]
+Verb = Literal["promote", "rollback", "restore"]
+NO_REASON = "no reason was given"
 
 
-def promote_by_hand(workspace: Workspace, model: str, *, run: str, at: datetime) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByHand:
+    """What a person wants changed."""
+
+    verb: Verb
+    target: str
+    site: str
+    """The source site for a champion; for `restore` the site."""
+    champion: str
+    """Who is to be champion, or what the site is to run."""
+    former: str | None
+    event: int
+    """Number of the model's, or the serving's, event that the change would be: a later change is another one."""
+    because: str
+    by: str
+    """Who wants it."""
+
+    @property
+    def key(self) -> str:
+        """decision_key: the same if the same change is asked for again."""
+        return digest(["by hand", self.verb, self.target, self.site, self.champion, self.event])
+
+
+def promote_by_hand(
+    workspace: Workspace, model: str, *, run: str, at: datetime, because: str = "", by: str = "a person"
+) -> str:
     """Make `model@version` the champion; returns a sentence about what changed.
 
     Raises:
         UnknownName: If there is no such model.
+        BadRequest: If somebody else changed the champion at the same time.
     """
     wanted = registry.find(workspace, model)
+    finish_rollouts(workspace, wanted.model, run=run, at=at)
     present = registry.champion(workspace, wanted.model)
+    if present is not None and present.name == wanted.name:
+        return _sentence(wanted, follow_champion(workspace, wanted.model, run=run, at=at))
+    change = _change(workspace, "promote", wanted, present, because=because, by=by)
+    _record(workspace, change, "proposed", run=run, at=at)
     promoted = registry.promote(workspace, wanted, over=present, run=run, at=at)
-    return _serve_everywhere(workspace, promoted, run=run, at=at)
+    return _complete(workspace, change, promoted, run=run, at=at)
 
 
-def roll_back(workspace: Workspace, target: str, *, run: str, at: datetime) -> str:
+def roll_back(
+    workspace: Workspace, target: str, *, run: str, at: datetime, because: str = "", by: str = "a person"
+) -> str:
     """Put the former champion back; returns a sentence about what changed.
 
+    A rollback that was cut off is finished; it does not go back one version more.
+
     Raises:
-        BadRequest: If there is no former champion.
+        BadRequest: If there is no former champion, or somebody else changed the champion at the same time.
     """
-    return _serve_everywhere(workspace, registry.rollback(workspace, target, run=run, at=at), run=run, at=at)
+    begun = [row for row in _unfinished(workspace, target) if row["action"] == "rollback"]
+    finished = finish_rollouts(workspace, target, run=run, at=at)
+    present = registry.champion(workspace, target)
+    if present is not None and any(_rollout_of(row)["champion"] == present.name for row in begun):
+        return f"the rollback that was cut off is finished: {'; '.join(finished)}"
+    wanted = registry.former(workspace, target)
+    change = _change(workspace, "rollback", wanted, present, because=because, by=by)
+    _record(workspace, change, "proposed", run=run, at=at)
+    restored = registry.rollback(workspace, target, run=run, at=at)
+    return _complete(workspace, change, restored, run=run, at=at)
 
 
-def restore_serving(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> str:
+def restore_serving(
+    workspace: Workspace,
+    site: str,
+    target: str,
+    *,
+    run: str,
+    at: datetime,
+    because: str = "",
+    by: str = "a person",
+) -> str:
     """Put one site's serving before the present one back: model, recipe and calibration.
 
     Raises:
-        BadRequest: If the site has had only one serving.
+        BadRequest: If the site has had only one serving, or it was changed at the same time.
     """
     workspace.site(site)
     history = serving_history(workspace, site, target)
     if len(history) < 2:
         raise BadRequest(f"{site}: there is no earlier serving of {target} to go back to")
-    before = replace(history[-2], epoch=history[-1].epoch)
-    now = change_serving(workspace, before, decision_key=None, at=at, run=run)
+    present = history[-1]
+    before = replace(history[-2], epoch=present.epoch)
+    change = ByHand(
+        verb="restore",
+        target=target,
+        site=site,
+        champion=before.model,
+        former=present.model,
+        event=present.epoch + 1,
+        because=because or NO_REASON,
+        by=by,
+    )
+    now = change_serving(workspace, before, decision_key=change.key, at=at, run=run)
+    _record(workspace, change, "done", run=run, at=at, before=present)
     return f"{site} runs {now.model} by {now.recipe} again, at prevalence {now.calibration.prevalence:.2f}"
 
 
-def _serve_everywhere(workspace: Workspace, champion: ModelRef, *, run: str, at: datetime) -> str:
-    servings = [s for s in current_servings(workspace, champion.model) if s.model != champion.name]
-    for serving in servings:
-        change_serving(workspace, with_model(serving, champion), decision_key=None, at=at, run=run)
-    sites = ", ".join(serving.site for serving in servings) or "no site"
-    return f"{champion.name} is the champion of {champion.model}; changed at: {sites}"
+def follow_champion(
+    workspace: Workspace, target: str, *, run: str, at: datetime, decision_key: str | None = None
+) -> list[str]:
+    """Bring every serving that has not followed the champion yet to it; returns the sites that changed.
+
+    A site has not followed if what it runs is from before the champion's promotion. What it was given since, by a
+    person or as an adaptation of the champion, it keeps.
+    """
+    champion = registry.champion(workspace, target)
+    if champion is None:
+        return []
+    own = _own_models(workspace, champion)
+    behind = [
+        serving
+        for serving in current_servings(workspace, target)
+        if serving.model not in own and _since(workspace, serving) <= champion.since
+    ]
+    for serving in behind:
+        change_serving(workspace, with_model(serving, champion), decision_key=decision_key, at=at, run=run)
+    return [serving.site for serving in behind]
+
+
+def finish_rollouts(workspace: Workspace, target: str, *, run: str, at: datetime) -> list[str]:
+    """Finish every change of champion that was written down and cut off; one sentence each.
+
+    The gate's is carried out if its champion still is; a person's of which nothing had moved is given up.
+    """
+    return [_finish(workspace, row, run=run, at=at) for row in _unfinished(workspace, target)]
+
+
+def rollout_facts(champion: ModelRef, former: ModelRef | None) -> Row:
+    """What a decision says of the change of champion that it proposes: `finish_rollouts` needs no more."""
+    return {"rollout": {"champion": champion.name, "former": None if former is None else former.name}}
 
 
 def with_model(serving: Serving, model: ModelRef) -> Serving:
     """The same serving with another model: its calibration, at the prevalence that the site assumes."""
     calibration = model.calibration.moved_to(serving.calibration.prevalence)
     return replace(serving, model=model.name, calibration=calibration)
+
+
+def _change(
+    workspace: Workspace, verb: Verb, wanted: ModelRef, present: ModelRef | None, *, because: str, by: str
+) -> ByHand:
+    return ByHand(
+        verb=verb,
+        target=wanted.model,
+        site=workspace.target(wanted.model).source_site,
+        champion=wanted.name,
+        former=None if present is None else present.name,
+        event=registry.next_epoch(workspace, wanted.model),
+        because=because or NO_REASON,
+        by=by,
+    )
+
+
+def _complete(workspace: Workspace, change: ByHand, champion: ModelRef, *, run: str, at: datetime) -> str:
+    sites = follow_champion(workspace, change.target, run=run, at=at, decision_key=change.key)
+    _record(workspace, change, "done", run=run, at=at)
+    return _sentence(champion, sites)
+
+
+def _sentence(champion: ModelRef, sites: list[str]) -> str:
+    return f"{champion.name} is the champion of {champion.model}; changed at: {', '.join(sites) or 'no site'}"
+
+
+def _record(
+    workspace: Workspace,
+    change: ByHand,
+    status: Literal["proposed", "done"],
+    *,
+    run: str,
+    at: datetime,
+    before: Serving | None = None,
+) -> None:
+    """One row per status of one change; its `finding_key` is null: no finding asked for it."""
+    present = current_serving(workspace, change.site, change.target)
+    is_done = status == "done" and present is not None
+    row = {
+        "site": change.site,
+        "decision_key": change.key,
+        "decided_at": at,
+        "step": 0,
+        "target": change.target,
+        "action": change.verb,
+        "because": change.because,
+        "status": status,
+        "approved_by": change.by,
+        "serving_before": None if before is None else before.to_json(),
+        "serving_after": present.to_json() if is_done and present is not None else None,
+        "evidence": json.dumps({"rollout": {"champion": change.champion, "former": change.former}}, sort_keys=True),
+        "run": run,
+    }
+    _write(workspace, row)
+
+
+def _write(workspace: Workspace, row: Mapping[str, Any]) -> None:
+    name = f"decision/{row['decision_key']}/{row['status']}"
+    workspace.lake.append(layout.DECISION, rows_of(DECISION, [dict(row)]), transaction=name)
+
+
+def _unfinished(workspace: Workspace, target: str) -> list[Row]:
+    rows = [row for row in decisions(workspace).to_pylist() if (row["target"], row["status"]) == (target, "proposed")]
+    return [row for row in rows if _rollout_of(row)]
+
+
+def _rollout_of(decision: Mapping[str, Any]) -> Row:
+    found: Row = json.loads(decision["evidence"] or "{}").get("rollout", {})
+    return found
+
+
+def _finish(workspace: Workspace, row: Row, *, run: str, at: datetime) -> str:
+    target, asked = str(row["target"]), _rollout_of(row)
+    present = registry.champion(workspace, target)
+    has_moved = present is not None and present.name == asked["champion"]
+    if not has_moved and row["finding_key"] is not None and present is not None and present.name == asked["former"]:
+        present = registry.promote(workspace, registry.find(workspace, asked["champion"]), over=present, run=run, at=at)
+        has_moved = True
+    ended = {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run}
+    if not has_moved or present is None:
+        _write(workspace, ended | {"status": "refused", "because": f"{row['because']}; cut off before anything moved"})
+        return f"{row['action']} of {asked['champion']} was cut off before anything moved, and is given up"
+    sites = follow_champion(workspace, target, run=run, at=at, decision_key=str(row["decision_key"]))
+    now = current_serving(workspace, str(row["site"]), target)
+    _write(workspace, ended | {"status": "done", "serving_after": None if now is None else now.to_json()})
+    _move_episode(workspace, row, run=run, at=at)
+    return _sentence(present, sites)
+
+
+def _move_episode(workspace: Workspace, row: Row, *, run: str, at: datetime) -> None:
+    where = (pc.field("site") == row["site"]) & (pc.field("finding_key") == row["finding_key"])
+    for finding in workspace.lake.read(layout.FINDING, where).to_pylist()[:1] if row["finding_key"] else []:
+        episodes.follow(workspace, finding, has_acted=True, run=run, at=at)
+
+
+def _own_models(workspace: Workspace, champion: ModelRef) -> set[str]:
+    """The champion and the adaptations that were made from it."""
+    known = registry.models(workspace, champion.model)
+    return {champion.name} | {ref.name for ref in known if (ref.alias, ref.parent) == ("adapted", champion.name)}
+
+
+def _since(workspace: Workspace, serving: Serving) -> datetime:
+    where = (
+        (pc.field("site") == serving.site)
+        & (pc.field("target") == serving.target)
+        & (pc.field("epoch") == serving.epoch)
+    )
+    since: datetime = workspace.lake.read(layout.SERVING, where, ["since"]).column("since")[0].as_py()
+    return since
