@@ -120,8 +120,8 @@ LABEL = _table(
     SITE,
     ("target", TEXT, ""),
     SERIES_KEY,
-    ("value", TEXT, "the class as spelt in the target; null for a mask"),
-    ("mask_uri", TEXT, "a label map; null for a class"),
+    ("value", TEXT, "the class as spelt in the target; of a mask the class that it shows"),
+    ("mask_uri", TEXT, "a mask, 0 and 1, on the grid of the series as it came; null for a class"),
     ("guideline", TEXT, "what it was read by"),
     ("reader", TEXT, "pseudonym"),
     ("labelled_on", DAY, "moved by the site's secret offset"),
@@ -343,11 +343,17 @@ DECISION = _table(
     ("action", TEXT, "none, reharmonize, recalibrate, adapt, fine_tune, request_labels or hold"),
     ("strategy", TEXT, "of a fine-tuning"),
     ("because", TEXT, "one sentence with the numbers"),
-    ("status", TEXT, "proposed, done, refused or waiting"),
-    ("approved_by", TEXT, "policy, or a person"),
+    (
+        "status",
+        TEXT,
+        "in the order in which a decision may go on: waiting (for a person), approved or rejected (by a person, or "
+        "by nobody in time), proposed (begun and not ended), refused (by a gate), done",
+    ),
+    ("rule", TEXT, "the row of the policy that decided; null in rows of before there was a table"),
+    ("approved_by", TEXT, "policy, or the person who approved or rejected it"),
     ("serving_before", TEXT, "JSON"),
     ("serving_after", TEXT, "JSON; null if nothing changed"),
-    ("evidence", TEXT, "JSON: what was measured before and after"),
+    ("evidence", TEXT, "JSON: what was measured before and after; policy: digest of the table; note, approval"),
     RUN,
 )
 

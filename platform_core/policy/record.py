@@ -31,7 +31,6 @@ def record_decision(
     run: str,
     at: datetime,
     strategy: str | None = None,
-    approved_by: str = "policy",
 ) -> str:
     """Write one decision, or a new status of it, once.
 
@@ -47,13 +46,13 @@ def record_decision(
         run: The run that decided.
         at: The moment, UTC.
         strategy: Which of a fine-tuning's candidates was made; None before one was.
-        approved_by: `policy`, or who agreed.
 
     Returns:
         decision_key: the same for every status of one decision.
     """
     site, finding_key = str(finding["site"]), str(finding["finding_key"])
     key = decision_key(site, finding_key, decision)
+    told = {"approval": decision.approval} if decision.approval else {}
     row = {
         "site": site,
         "decision_key": key,
@@ -65,10 +64,11 @@ def record_decision(
         "strategy": strategy,
         "because": decision.because,
         "status": status,
-        "approved_by": approved_by,
+        "rule": decision.rule,
+        "approved_by": decision.approved_by,
         "serving_before": None if serving_before is None else serving_before.to_json(),
         "serving_after": None if serving_after is None else serving_after.to_json(),
-        "evidence": json.dumps(evidence or {}, sort_keys=True, allow_nan=False),
+        "evidence": json.dumps(dict(evidence or {}) | told, sort_keys=True, allow_nan=False),
         "run": run,
     }
     workspace.lake.append(layout.DECISION, rows_of(DECISION, [row]), transaction=f"decision/{key}/{status}")

@@ -1,4 +1,8 @@
-"""What a decision is made from: plain facts about one site and period, and the questions rules ask of them."""
+"""What a decision is made from: plain facts about one site and period, and the questions rules ask of them.
+
+What is a yes or no, a number or the kind of the finding may be asked for by a row of the policy, under its name here
+(`facts.py`). None means that nobody knows, and then neither a yes nor a no is met.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,7 +41,31 @@ class Situation:
     target_risk: Estimate | None = None
     """Log-loss on the period's labelled patients, nats per scan."""
     taken: tuple[str, ...] = ()
-    """Actions that were carried out for this period already, refused attempts included."""
+    """Actions that were carried out, refused by a gate or rejected by a person for this period."""
+    tried: tuple[str, ...] = ()
+    """The same since the episode opened."""
+    n_gates_failed: int = 0
+    """Refused since the episode opened, the receipts of recipes not among them: they are measured anew each period."""
+    is_watching: bool = False
+    """The episode was acted upon in an earlier period, and has not closed."""
+    growth: float | None = None
+    """Size of the finding over that of the finding last acted upon in the episode; None unless both are of one kind."""
+    divergence_stays: bool | None = None
+    """A new recipe was refused for the period, or took away less than half of the distance; None before one."""
+    has_prevalence_moved: bool | None = None
+    """Told from labels or through the site's scanner; None where neither can tell."""
+    label_noise: float | None = None
+    """Share of the site's double readings that disagree, [0, 1]."""
+    has_guideline_changed: bool = False
+    """Labels of the period were read by a guideline that no label of the reference or of an earlier day names."""
+    n_sites_alarmed: int = 0
+    """Sites whose watch alarmed of the same feature on the same day as this one's, this one included."""
+    is_training_running: bool = False
+    """A fine-tuning of the target has begun for another site and has not ended."""
+    gpu_hours_used: float = 0.0
+    """Of training, in the last 30 days, all targets."""
+    gpu_hours_per_month: float | None = None
+    """What may be used; None: no limit."""
     days_since_fine_tune: int | None = None
     """Since the site's last challenger, promoted or refused; None if there was none."""
     cool_down_days: int
@@ -45,8 +73,50 @@ class Situation:
     """What the target allows, cheapest first."""
     alarm: str | None = None
     """What the watch said whose alarm began the period, or that none has answered; None without one."""
-    needs_approval: bool = False
-    """A person must agree before weights move."""
+    approve: tuple[str, ...] = ()
+    """Actions that wait for a person."""
+    released: tuple[str, ...] = ()
+    """Rows of the policy whose `hold` a person has lifted since the episode opened."""
+
+    @property
+    def has_alarm(self) -> bool:
+        """A watch alarmed, and nothing has answered it."""
+        return self.alarm is not None
+
+    @property
+    def has_reharmonized(self) -> bool:
+        """A new recipe was tried, or turned down, for this period."""
+        return "reharmonize" in self.taken
+
+    @property
+    def has_recalibrated(self) -> bool:
+        """A new prior was tried, or turned down, for this period."""
+        return "recalibrate" in self.taken
+
+    @property
+    def has_adapted(self) -> bool:
+        """An adaptation without labels was tried, or turned down, in this episode."""
+        return "adapt" in self.tried or "adapt" in self.taken
+
+    @property
+    def has_fine_tuned(self) -> bool:
+        """A challenger was made, or turned down, for this period."""
+        return "fine_tune" in self.taken
+
+    @property
+    def n_unlabelled(self) -> int:
+        """Patients of the period without a label."""
+        return max(self.n_patients - self.n_labels, 0)
+
+    @property
+    def n_patients_missing(self) -> int:
+        """Patients still needed for a verdict."""
+        return max(self.min_patients - self.n_patients, 0)
+
+    @property
+    def is_over_budget(self) -> bool:
+        """This month's hours of training are used up."""
+        return self.gpu_hours_per_month is not None and self.gpu_hours_used >= self.gpu_hours_per_month
 
     @property
     def lacks_patients(self) -> bool:

@@ -12,9 +12,12 @@ from platform_core.manifest.serving import Serving, change_serving, current_serv
 from platform_core.manifest.stages import current_series
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy import episodes
+from platform_core.policy.approvals import drop_unanswered, with_consent
 from platform_core.policy.decide import Decision, Status, decide
 from platform_core.policy.evidence import read_situation
+from platform_core.policy.history import read_history
 from platform_core.policy.record import decision_key, record_decision
+from platform_core.policy.table import policy_of
 from platform_core.shift.risk import Estimate, RiskReport
 from platform_core.shift.stage import measure_shift
 from platform_core.shift.watch.raised import alarm_behind
@@ -77,13 +80,31 @@ def risk_now(case: Case, serving: Serving | None = None) -> RiskReport | None:
 def decide_next(case: Case) -> Next:
     """Ask the policy what comes next; what needs no action is recorded here and now."""
     finding = finding_of(case)
+    drop_unanswered(case.workspace, finding, run=case.run, at=case.at)
     report = risk_now(case)
     target_risk = report.log_loss if report else None
-    decision = decide(read_situation(case.workspace, finding, at=case.at, target_risk=target_risk))
+    situation = read_situation(case.workspace, finding, at=case.at, target_risk=target_risk)
+    decision = with_consent(decide(situation, policy_of(case.workspace)), read_history(case.workspace, finding))
     if decision.action in episodes.ACTS and decision.status != "waiting":
+        _begin(case, decision, finding)
         return Next(act=decision.action, decision=decision)
     settle(case, decision, status="waiting" if decision.status == "waiting" else "done", before=case.serving)
     return Next(act=None, decision=decision)
+
+
+def _begin(case: Case, decision: Decision, finding: Mapping[str, Any]) -> None:
+    """Record that an action has begun: other runs see a training, and a run that dies leaves a trace."""
+    record_decision(
+        case.workspace,
+        decision,
+        finding=finding,
+        status="proposed",
+        serving_before=case.serving,
+        serving_after=None,
+        evidence=None,
+        run=case.run,
+        at=case.at,
+    )
 
 
 def settle(
@@ -112,6 +133,7 @@ def settle(
     """
     finding = finding_of(case)
     evidence = {
+        "policy": policy_of(case.workspace).digest,
         "before": measures(risk_now(case, before)),
         "after": None if after is None else measures(risk_now(case, after)),
         **(facts or {}),

@@ -17,13 +17,15 @@ dated AS (
     WHERE $site IS NULL OR site = $site
 ),
 
--- the latest status; `done` and `refused` end a decision, whatever the clocks said
+-- the latest status: a decision goes on in this order, whatever the clocks said
 latest AS (
     SELECT *
     FROM dated
     QUALIFY row_number() OVER (
         PARTITION BY decision_key
-        ORDER BY status IN ('done', 'refused') DESC, decided_at DESC
+        ORDER BY
+            list_position(['waiting', 'approved', 'proposed', 'rejected', 'refused', 'done'], status) DESC,
+            decided_at DESC
     ) = 1
 )
 
