@@ -13,6 +13,7 @@ from platform_core import layout
 from platform_core.manifest.serving import Calibration, Serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
+from platform_core.shift.adapted import trained_version
 from platform_core.shift.material import Bank, Material
 from platform_core.shift.risk import Reals
 from platform_core.shift.samples import (
@@ -35,6 +36,8 @@ class Reference:
 
     site: str
     recipe: str
+    model: str
+    """model@version that was trained on it, which sees it: what the site runs, or what that was adapted from."""
     calibration: Calibration
     samples: dict[str, Sample]
     """By stratum, all the source's patients whose scans were there when the model was made."""
@@ -87,7 +90,7 @@ class Inputs:
 
     @cached_property
     def reference_scores(self) -> ScoredScans | None:
-        """The reference's held-out patients under the same model.
+        """The reference's held-out patients under the same model, or the one that it was adapted from.
 
         A stratum that the reference lacks is held against all of it: the model is what it is.
         """
@@ -96,7 +99,7 @@ class Inputs:
         like = self.like_reference
         samples = self.reference.samples.values() if like is None else [like]
         keys = tuple(key for sample in samples for key in sample.keys)
-        scans = self._scores(self.reference.site, self.reference.recipe, keys)
+        scans = self._scores(self.reference.site, self.reference.recipe, keys, self.reference.model)
         return scans.of_part("evaluation", self.workspace.settings.split)
 
     @property
@@ -206,9 +209,9 @@ class Inputs:
             }
         )
 
-    def _scores(self, site: str, recipe: str, keys: tuple[str, ...]) -> ScoredScans:
+    def _scores(self, site: str, recipe: str, keys: tuple[str, ...], model: str | None = None) -> ScoredScans:
         assert self.serving is not None
-        return score_rows(self.workspace, site, self.serving.target, self.serving.model, recipe, keys=keys)
+        return score_rows(self.workspace, site, self.serving.target, model or self.serving.model, recipe, keys=keys)
 
 
 def material_of(inputs: Inputs) -> Material:
@@ -264,15 +267,18 @@ def _reference(workspace: Workspace, serving: Serving, current: Sample) -> Refer
     """The source's scans that the model can have known; never the period that is being measured."""
     settings = workspace.settings.target[serving.target]
     source = current_serving(workspace, settings.source_site, serving.target) or serving
+    model = trained_version(workspace, serving.model)
     samples = reference_samples(
         workspace,
         settings.source_site,
         settings.modality,
         observed_before=current.period_start if current.site == settings.source_site else None,
-        ingested_by=_made_at(workspace, serving.model),
+        ingested_by=_made_at(workspace, model),
     )
-    calibration = source.calibration if source.model == serving.model else serving.calibration
-    return Reference(site=settings.source_site, recipe=source.recipe, calibration=calibration, samples=samples)
+    calibration = source.calibration if source.model == model else serving.calibration
+    return Reference(
+        site=settings.source_site, recipe=source.recipe, model=model, calibration=calibration, samples=samples
+    )
 
 
 def _is_trained_again(workspace: Workspace, model: str) -> bool:
