@@ -4,6 +4,7 @@ import torch
 
 from platform_core.learn.device import fewer, is_out_of_memory
 from platform_core.learn.networks import Classifier
+from platform_core.learn.segment import segment
 
 
 def logits_and_embeddings(
@@ -24,6 +25,20 @@ def logits_and_embeddings(
         logits = network.head(embedded).squeeze(1)
     network.cpu()
     return logits.cpu(), embedded.cpu()
+
+
+def answers(network: Classifier, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One logit (n,) and one embedding (n, channels) per scan, whether the network marks scans or voxels.
+
+    Of a segmentation: the log-odds of the share of voxels that it expects to mark, and its coarsest features.
+
+    Raises:
+        TooLittleMemory: If not even two scans fit the device.
+    """
+    if not network.marks_voxels:
+        return logits_and_embeddings(network, x)
+    seen = segment(network, x)
+    return seen.logits, seen.embeddings
 
 
 def _embedded(network: Classifier, x: torch.Tensor, batch_size: int, device: torch.device) -> torch.Tensor | None:

@@ -44,6 +44,11 @@ class Classifier(nn.Module):
         """The last block: embedding to logit."""
         return self.blocks[self.block_names[-1]]
 
+    @property
+    def marks_voxels(self) -> bool:
+        """Whether every voxel gets a logit, not the scan."""
+        return isinstance(self.head, nn.Conv2d | nn.Conv3d)
+
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """What goes into the head: (n, channels), or (n, channels, z, y, x) where every voxel gets a logit."""
         for name in self.block_names[:-1]:

@@ -11,7 +11,7 @@ from platform_core import layout
 from platform_core.imaging.volume import Volume
 from platform_core.learn.bundle import Bundle, read_bundle
 from platform_core.learn.data import Loaded, find_scans, frame, load_scans
-from platform_core.learn.embedding import logits_and_embeddings
+from platform_core.learn.embedding import answers
 from platform_core.learn.registry import ModelRef, find
 from platform_core.manifest.schemas import PREDICTION
 from platform_core.manifest.stages import StageCount, Verdict, pending, record_stage, series_rows, transaction
@@ -76,7 +76,7 @@ def network_of(workspace: Workspace, model: ModelRef) -> Callable[[Volume], tupl
 
     def see(volume: Volume) -> tuple[float, Reals]:
         framed = torch.from_numpy(frame(volume, bundle.framing)[None, None])
-        logits, embeddings = logits_and_embeddings(bundle.network, framed)
+        logits, embeddings = answers(bundle.network, framed)
         score = bundle.platt.score(np.asarray(logits.numpy(), dtype=np.float64))
         return float(score[0]), np.asarray(embeddings[0].numpy(), dtype=np.float64)
 
@@ -86,7 +86,7 @@ def network_of(workspace: Workspace, model: ModelRef) -> Callable[[Volume], tupl
 def _predictions(bundle: Bundle, loaded: Loaded) -> list[dict[str, Any]]:
     if not loaded.scans:
         return []
-    logits, embeddings = logits_and_embeddings(bundle.network, torch.from_numpy(loaded.arrays))
+    logits, embeddings = answers(bundle.network, torch.from_numpy(loaded.arrays))
     scores = bundle.platt.score(np.asarray(logits.numpy(), dtype=np.float64))
     positive = 1 / (1 + np.exp(-scores))
     return [

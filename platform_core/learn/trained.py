@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from platform_core.learn.contract import Strategy, Tell, untold
-from platform_core.learn.data import Loaded, Scan, even_weights
+from platform_core.learn.data import Loaded, Masks, Scan, even_weights
 from platform_core.learn.fit import fit
 from platform_core.learn.networks import Classifier
 from platform_core.learn.phases import TrainingSet
@@ -84,24 +84,32 @@ def uniform(key: str) -> float:
 def some(data: Loaded, wanted: Rows) -> Loaded:
     """The wanted scans of them, in order."""
     scans = tuple(scan for scan, is_wanted in zip(data.scans, wanted, strict=True) if is_wanted)
-    return Loaded(scans, data.arrays[wanted], {})
+    masks = data.masks and Masks(data.masks.voxels[wanted], data.masks.n_outside[wanted])
+    return Loaded(scans, data.arrays[wanted], {}, masks)
 
 
 def joined(a: Loaded, b: Loaded) -> Loaded:
     """The scans of both, and those that neither could use."""
-    return Loaded(a.scans + b.scans, np.concatenate([a.arrays, b.arrays]), a.refused | b.refused)
+    masks = None
+    if a.masks is not None and b.masks is not None:
+        voxels = np.concatenate([a.masks.voxels, b.masks.voxels])
+        masks = Masks(voxels, np.concatenate([a.masks.n_outside, b.masks.n_outside]))
+    return Loaded(a.scans + b.scans, np.concatenate([a.arrays, b.arrays]), a.refused | b.refused, masks)
 
 
 def _stopping_rows(scans: Sequence[Scan]) -> Rows:
     """Scans of patients whose loss says when to stop; of none if a class would be missing on either side."""
     is_off = np.array([uniform(f"stop/{scan.patient_key}") < STOPPING_SHARE for scan in scans], dtype=bool)
     y = labels_of(scans)
-    is_one_sided = any(len(set(y[rows])) < 2 for rows in (is_off, ~is_off))
+    is_one_sided = any(len(set(y[rows])) < len(set(y)) for rows in (is_off, ~is_off))
     return np.zeros_like(is_off) if is_one_sided else is_off
 
 
 def _tensors(data: Loaded, rows: Rows, embedded: torch.Tensor | None) -> TrainingSet:
     chosen = some(data, rows)
+    if chosen.masks is not None:
+        weight = torch.ones(len(chosen.scans))
+        return TrainingSet(x=torch.from_numpy(chosen.arrays), y=torch.from_numpy(chosen.masks.voxels), weight=weight)
     return TrainingSet(
         x=torch.from_numpy(chosen.arrays),
         y=torch.from_numpy(labels_of(chosen.scans)).float(),

@@ -23,6 +23,7 @@ from platform_core.learn.embedding import logits_and_embeddings
 from platform_core.learn.networks import Classifier, weights_sha256
 from platform_core.learn.registry import ModelRef, champion, next_epoch, next_version, register
 from platform_core.learn.resume import Bookmarks
+from platform_core.learn.segment import dice, segment
 from platform_core.learn.trained import Reals, labels_of, some, train_copy, uniform
 from platform_core.manifest.serving import Calibration
 from platform_core.manifest.workspace import Workspace
@@ -105,9 +106,7 @@ def make(
         found = train_copy(
             training.start, data, training.strategy, settings.train, bookmarks=bookmarks, tell=tell
         ).network
-        spent.n_scan_passes += n_passes_to_train(
-            training.strategy, found.block_names, len(data.scans), settings.train
-        )
+        spent.n_scan_passes += n_passes_to_train(training.strategy, found.block_names, len(data.scans), settings.train)
         return found
 
     network = learn(training.train)
@@ -161,12 +160,35 @@ def _calibrated(training: Training, network: Classifier, learn: Learn) -> tuple[
     The validation part alone if it is large enough; else together with the train part, each
     third of it as predicted by a network that was trained without it; or with what a race has left of that.
     """
+    if training.train.masks is not None:
+        return _seen_in_masks(training, network)
     scans, logits = list(training.validation.scans), _logits(network, training.validation)
     if min(sum(scan.y == y for scan in scans) for y in (0, 1)) < ENOUGH_TO_CALIBRATE:
         folded = training.cross_fitted or _cross_fitted(training.train, learn)
         scans, logits = [*scans, *folded.scans], np.concatenate([logits, folded.logits])
     platt = fit_platt(logits, labels_of(scans), [scan.site for scan in scans])
     return platt, _metrics(scans, platt.score(logits), training)
+
+
+def _seen_in_masks(training: Training, network: Classifier) -> tuple[Platt, dict[str, dict[str, float]]]:
+    """Of a segmentation: its score, and per site the mean Dice of held-out scans, [0, 1].
+
+    A score is the log-odds of the marked share; where enough held-out scans have and have not something to mark, it
+    is fitted to which of them do.
+    """
+    held_out, metrics = training.validation, _metrics((), np.empty(0), training)
+    assert held_out.masks is not None, "validation is loaded as training is"
+    if not held_out.scans:
+        return Platt(slope=1.0, intercept=0.0), metrics
+    seen = segment(network, torch.from_numpy(held_out.arrays), threshold=training.calibration.threshold)
+    overlap = dice(seen.marks, held_out.masks.voxels, held_out.masks.n_outside)
+    sites, y = [scan.site for scan in held_out.scans], labels_of(held_out.scans)
+    for site in sorted(set(sites) & set(metrics)):
+        rows = np.array([name == site for name in sites], dtype=bool)
+        metrics[site] |= {"n_held_out": float(rows.sum()), "dice": float(overlap[rows].mean())}
+    if min(int((y == value).sum()) for value in (0, 1)) < ENOUGH_TO_CALIBRATE:
+        return Platt(slope=1.0, intercept=0.0), metrics
+    return fit_platt(np.asarray(seen.logits.numpy(), dtype=np.float64), y, sites), metrics
 
 
 def _cross_fitted(train: Loaded, learn: Learn) -> CrossFitted:

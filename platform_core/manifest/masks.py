@@ -22,7 +22,7 @@ from platform_core.imaging.volume import Volume
 from platform_core.manifest.door import Door, open_door
 from platform_core.manifest.index import Row, day_of, read_numbered_rows
 from platform_core.manifest.label_file import MAX_TOLD, WHOSE, Matcher, StatedRow, as_class, number_in
-from platform_core.manifest.labels import ADJUDICATOR, asked_scans
+from platform_core.manifest.labels import ADJUDICATOR, asked_table
 from platform_core.manifest.schemas import LABEL
 from platform_core.manifest.stages import series_rows, transaction
 from platform_core.manifest.workspace import Workspace
@@ -230,7 +230,8 @@ def _refuse_contradiction(row: Row, value: str, classes: Sequence[str]) -> None:
 
 
 def _write(workspace: Workspace, site: str, target: str, door: Door, drawn: Sequence[_Drawn], run: str) -> int:
-    asked = {row["series_key"]: row["sampling_probability"] for row in asked_scans(workspace, target, site)}
+    drawn_here = asked_table(workspace, target).filter(pc.field("site") == site).to_pylist()
+    asked = {row["series_key"]: row["sampling_probability"] for row in drawn_here}
     readings: dict[tuple[str, str], dict[str, Any]] = {}
     for one in drawn:
         facts = _facts(workspace, site, target, door, one, asked.get(one.series_key))
