@@ -10,9 +10,10 @@ from platform_core.policy.rules import Action, Policy
 from platform_core.policy.situation import KINDS, Situation
 from platform_core.policy.table import built_in
 
-Status = Literal["waiting", "approved", "proposed", "rejected", "refused", "done"]
+Status = Literal["waiting", "approved", "proposed", "shadow", "passed", "rejected", "refused", "done"]
 """How far a decision is, in the order in which it may go on: `waiting` for a person; `approved` or `rejected` by one;
-`proposed`, it has begun and not ended; `refused` by a gate; `done`."""
+`proposed`, it has begun and not ended; in the `shadow` beside the champion; `passed` the gate, sites follow;
+`refused` by a gate; `done`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

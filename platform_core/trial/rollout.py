@@ -32,6 +32,8 @@ from platform_core.storage.tables import rows_of
 
 Row = dict[str, Any]
 Verb = Literal["promote", "rollback", "restore"]
+BEGUN = ("proposed", "passed")
+"""What a person asks for, and what the gate lets through, before all has moved."""
 NO_REASON = "no reason was given"
 
 
@@ -229,16 +231,17 @@ def _record(
         "evidence": json.dumps({"rollout": {"champion": change.champion, "former": change.former}}, sort_keys=True),
         "run": run,
     }
-    _write(workspace, row)
+    record_status(workspace, row)
 
 
-def _write(workspace: Workspace, row: Mapping[str, Any]) -> None:
+def record_status(workspace: Workspace, row: Mapping[str, Any]) -> None:
+    """Append a row of `out__decision`, once per decision and status."""
     name = f"decision/{row['decision_key']}/{row['status']}"
     workspace.lake.append(layout.DECISION, rows_of(DECISION, [dict(row)]), transaction=name)
 
 
 def _unfinished(workspace: Workspace, target: str) -> list[Row]:
-    rows = [row for row in decisions(workspace).to_pylist() if (row["target"], row["status"]) == (target, "proposed")]
+    rows = [row for row in decisions(workspace).to_pylist() if row["target"] == target and row["status"] in BEGUN]
     return [row for row in rows if _rollout_of(row)]
 
 
@@ -256,11 +259,13 @@ def _finish(workspace: Workspace, row: Row, *, run: str, at: datetime) -> str:
         has_moved = True
     ended = {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run}
     if not has_moved or present is None:
-        _write(workspace, ended | {"status": "refused", "because": f"{row['because']}; cut off before anything moved"})
+        record_status(
+            workspace, ended | {"status": "refused", "because": f"{row['because']}; cut off before anything moved"}
+        )
         return f"{row['action']} of {asked['champion']} was cut off before anything moved, and is given up"
     sites = follow_champion(workspace, target, run=run, at=at, decision_key=str(row["decision_key"]))
     now = current_serving(workspace, str(row["site"]), target)
-    _write(workspace, ended | {"status": "done", "serving_after": None if now is None else now.to_json()})
+    record_status(workspace, ended | {"status": "done", "serving_after": None if now is None else now.to_json()})
     _move_episode(workspace, row, run=run, at=at)
     return _sentence(present, sites)
 

@@ -53,8 +53,10 @@ class SiteVerdict:
     brier_gain: Estimate | None = None
     auroc_gain: Estimate | None = None
     calibration_gain: Estimate | None = None
+    dice_gain: Estimate | None = None
+    """Of a segmentation, [-1, 1]; it is judged by this alone."""
     chance: float | None = None
-    """One-sided p value of "log-loss does not fall"."""
+    """One-sided p value of "log-loss does not fall", or of "Dice does not rise"."""
     worst_group: GroupVerdict | None = None
     """Among the manufacturers with enough patients of each class; None with fewer than two of them."""
 
@@ -79,8 +81,7 @@ class GateVerdict:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able, as decisions record it; null for what is not finite."""
-        made: dict[str, Any] = _finite(asdict(self))
-        return made
+        return as_json(self)
 
 
 def share_of_alpha(alpha: float, number: int) -> float:
@@ -198,7 +199,10 @@ def worst_group(pairs: Pairs, min_class_patients: int) -> GroupVerdict | None:
 
 def _weigh(found: SiteVerdict, rules: PolicySettings, alpha: float | None, *, is_source: bool) -> tuple[Outcome, str]:
     gain, brier, auroc, calibration = found.log_loss_gain, found.brier_gain, found.auroc_gain, found.calibration_gain
-    assert gain and brier and auroc and calibration, "only what is evaluable is weighed"
+    assert gain is not None
+    assert brier is not None
+    assert auroc is not None
+    assert calibration is not None
     assert found.chance is not None
     told = f"log-loss changes by {_spelt(gain)} nats per scan"
     margin = rules.non_inferiority_margin
@@ -254,6 +258,12 @@ def _in_one_sentence(
     if reasons:
         return f"{challenger} is refused: {'; '.join(reasons)}"
     return f"{challenger} passes: {site}: {asking.because}; no other site loses more than the margin"
+
+
+def as_json(verdict: Any) -> dict[str, Any]:
+    """A verdict of dataclasses as JSON-able values."""
+    made: dict[str, Any] = _finite(asdict(verdict))
+    return made
 
 
 def _finite(value: Any) -> Any:

@@ -24,7 +24,9 @@ latest AS (
     QUALIFY row_number() OVER (
         PARTITION BY decision_key
         ORDER BY
-            list_position(['waiting', 'approved', 'proposed', 'rejected', 'refused', 'done'], status) DESC,
+            list_position(
+                ['waiting', 'approved', 'proposed', 'shadow', 'passed', 'rejected', 'refused', 'done'], status
+            ) DESC,
             decided_at DESC
     ) = 1
 )
