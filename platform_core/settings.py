@@ -180,6 +180,9 @@ class PolicySettings(_Section):
     forgetting_margin: float = Field(default=0.02, gt=0, lt=1)
     """AUROC that the source site may lose at most (lower bound of the interval). Proposed: an interval of 400
     evaluation patients reaches 0.02 about models that agree to 98 %; 0.005 would take some thousands."""
+    dice_margin: float = Field(default=0.02, gt=0, lt=1)
+    """Dice that a site other than the target may lose at most (lower bound of the interval), of a segmentation.
+    Proposed: readers of one region differ by more."""
     calibration_margin: float = Field(default=0.01, gt=0, lt=1)
     """Calibration error by which a challenger may be worse beyond chance. Proposed; what chance hides, the margins of
     log-loss and Brier score bound."""

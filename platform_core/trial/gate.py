@@ -9,6 +9,7 @@ from platform_core.learn.registry import ModelRef, find, trained_on
 from platform_core.manifest.serving import current_servings
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
+from platform_core.trial.overlap import judge_overlaps, pair_masks
 from platform_core.trial.paired import Unseen, pair, patients_of
 from platform_core.trial.rollout import with_model
 from platform_core.trial.weigh import GateVerdict, Seeds, judge_pairs
@@ -45,27 +46,15 @@ def judge(
     present = {champion.name: champion, challenger.name: challenger}
     present |= {s.model: find(workspace, s.model) for s in servings if s.model not in present}
     unseen = unseen_by(workspace, list(present.values()))
-    pairs = {
-        serving.site: pair(
-            workspace,
-            serving,
-            with_model(serving, challenger),
-            keys=keys if serving.site == site else None,
-            unseen=unseen,
-        )
-        for serving in servings
-    }
-    return judge_pairs(
-        pairs,
-        site,
-        workspace.settings.policy,
-        n_challenges(workspace, target, but=challenger.name),
-        source_site=workspace.target(target).source_site,
-        seeds=seeds,
-        target=target,
-        champion=champion.name,
-        challenger=challenger.name,
-    )
+    names = {"target": target, "champion": champion.name, "challenger": challenger.name}
+    rules, n_before = workspace.settings.policy, n_challenges(workspace, target, but=challenger.name)
+    sides = [(s, with_model(s, challenger), keys if s.site == site else None) for s in servings]
+    if workspace.target(target).task == "segmentation":
+        overlaps = {s.site: pair_masks(workspace, s, after, keys=some, unseen=unseen) for s, after, some in sides}
+        return judge_overlaps(overlaps, site, rules, n_before, **names)
+    pairs = {s.site: pair(workspace, s, after, keys=some, unseen=unseen) for s, after, some in sides}
+    source = workspace.target(target).source_site
+    return judge_pairs(pairs, site, rules, n_before, source_site=source, seeds=seeds, **names)
 
 
 def unseen_by(workspace: Workspace, models: Sequence[ModelRef]) -> Unseen:
