@@ -51,6 +51,7 @@ KEPT = (
     "framing",
     "platt",
     "source_weights",
+    "table_versions",
 )
 """Of the metadata, what was true when the weights were made."""
 NOT_STATED = "Not stated."
@@ -98,7 +99,7 @@ def write_bundle(workspace: Workspace, bundle: Bundle, folder: str) -> str:
     pq.write_table(bundle.reference, reference)
     workspace.objects.put(f"{uri}/{WEIGHTS}", weights)
     workspace.objects.put(f"{uri}/{REFERENCE}", reference.getvalue())
-    workspace.objects.put(f"{uri}/{METADATA}", _json(_kept(bundle, sha256)))
+    workspace.objects.put(f"{uri}/{METADATA}", _json(_kept(workspace, bundle, sha256)))
     return uri
 
 
@@ -128,7 +129,7 @@ def described(workspace: Workspace, ref: ModelRef, *, recipe: str, calibration: 
     steps = _steps(workspace, recipe)
     takes_native = steps is not None and is_repeated(steps, answers.framing)
     takes = NATIVE_VOLUMES if takes_native else HARMONIZED_VOLUMES
-    ours = {name: kept[name] for name in KEPT}
+    ours = {name: kept.get(name) for name in KEPT}
     files: dict[str, Any] = {
         METADATA: _monai_metadata(workspace, ref, answers) | ours | {"takes": takes},
         INFERENCE: inference_config(answers),
@@ -205,7 +206,7 @@ def _framing(facts: Mapping[str, Any]) -> Framing:
     return Framing(grid=tuple(facts["grid"]), window=facts["window"] and tuple(facts["window"]))
 
 
-def _kept(bundle: Bundle, weights_sha256: str) -> dict[str, Any]:
+def _kept(workspace: Workspace, bundle: Bundle, weights_sha256: str) -> dict[str, Any]:
     """What prediction and lineage need, beyond MONAI's schema."""
     import monai
 
@@ -218,6 +219,7 @@ def _kept(bundle: Bundle, weights_sha256: str) -> dict[str, Any]:
         "framing": asdict(bundle.framing),
         "platt": asdict(bundle.platt),
         "source_weights": bundle.source_weights and asdict(bundle.source_weights),
+        "table_versions": {table: n for table, n in sorted(workspace.lake.versions().items()) if n >= 0},
     }
 
 

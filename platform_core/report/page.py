@@ -20,12 +20,16 @@ def write_page(workspace: Workspace, path: str, template: str, **facts: Any) -> 
 
 
 def render(template: str, **facts: Any) -> str:
-    """One self-contained page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    """One self-contained page; of a template `.md.j2` plain text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     spoken = ("number", "interval", "compact", "p_value", "count", "day", "days", "sentence")
     environment.filters |= {name: getattr(spelling, name) for name in spoken}

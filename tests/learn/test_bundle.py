@@ -49,8 +49,8 @@ FRAMINGS = {
     "a plane": Framing(grid=(16, 12), window=None),
     "a plane with a window": Framing(grid=(24, 24), window=(10.0, 60.0)),
 }
-CLIP = StepSettings(harmonizer="clip_intensity", low=0.0, high=100.0)
-RESAMPLE = StepSettings(harmonizer="resample", spacing_mm=[1.5, 1.5, 2.0])
+CLIP = StepSettings.model_validate({"harmonizer": "clip_intensity", "low": 0.0, "high": 100.0})
+RESAMPLE = StepSettings.model_validate({"harmonizer": "resample", "spacing_mm": [1.5, 1.5, 2.0]})
 
 
 def kept(workspace: Workspace, *steps: StepSettings) -> tuple[str, FittedRecipe]:
@@ -151,7 +151,7 @@ def test_where_the_platform_is_installed_a_native_volume_is_harmonized_first(wit
 
 def test_a_step_that_monai_would_not_repeat_is_not_left_to_it(with_target: Workspace) -> None:
     """A clip to another range than the network's window."""
-    recipe, _ = kept(with_target, StepSettings(harmonizer="clip_intensity", low=20.0, high=100.0))
+    recipe, _ = kept(with_target, StepSettings.model_validate({**CLIP.model_dump(), "low": 20.0}))
     ref = stored(with_target, WINDOW, recipe=recipe)
     assert read_metadata(with_target, ref.bundle_uri)["takes"].startswith("volumes that recipe.json has harmonized")
 

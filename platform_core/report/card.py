@@ -1,0 +1,114 @@
+"""The model card: what a version is for, what it was made from, how it was judged, and what nobody knows of it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from platform_core import layout
+from platform_core.manifest.workspace import Workspace
+from platform_core.report.card_facts import Bin, Card, card_of
+from platform_core.report.page import render, write_page
+from platform_core.shift.risk import Estimate, RiskReport
+from platform_core.trial.model_record import FEWEST_TOLD, told_count
+
+SIDE_PX, MARGIN_PX = 300, 44
+"""Of the calibration plot: its square, and room for axis labels left and below."""
+SPARK_PX = (96, 22)
+"""Of a training curve, wide and high."""
+MEASURES = (
+    ("AUROC", "auroc", "0 to 1, higher is better, 0.5 is chance"),
+    ("Balanced error", "balanced_error", "0 to 1, lower is better"),
+    ("Brier score", "brier", "0 to 1, lower is better"),
+    ("Log-loss", "log_loss", "nats per scan, lower is better"),
+)
+
+
+def write_card(workspace: Workspace, model: str, *, at: datetime) -> str:
+    """Write the card of `model@version` as a page; returns its path in the workspace.
+
+    Raises:
+        UnknownName: If there is no such model.
+    """
+    card = card_of(workspace, model)
+    path = layout.report_path(f"model-{card.ref.model}-{card.ref.version}")
+    return write_page(workspace, path, "card.html.j2", at=at, **_shown(workspace, card))
+
+
+def card_html(workspace: Workspace, model: str, *, at: datetime) -> str:
+    """The same page as text.
+
+    Raises:
+        UnknownName: If there is no such model.
+    """
+    return render("card.html.j2", at=at, **_shown(workspace, card_of(workspace, model)))
+
+
+def card_markdown(workspace: Workspace, model: str) -> str:
+    """The card as Markdown, without the time of writing: equal facts give equal text.
+
+    Raises:
+        UnknownName: If there is no such model.
+    """
+    return render("card.md.j2", **_shown(workspace, card_of(workspace, model)))
+
+
+def _shown(workspace: Workspace, card: Card) -> dict[str, Any]:
+    return {
+        "name": workspace.settings.name,
+        "card": card,
+        "measures": MEASURES,
+        "fewest": FEWEST_TOLD,
+        "told": told_count,
+        "months": months,
+        "gate_gain": gate_gain,
+        "metric": metric,
+        "side": SIDE_PX,
+        "margin": MARGIN_PX,
+        "points": points(card.bins),
+        "curves": {row["strategy"]: spark(row["curve"] or ()) for row in card.record.race},
+        "spark_px": SPARK_PX,
+    }
+
+
+def months(first: date, last: date) -> str:
+    """`March 2024`, or `March 2024 to May 2025`."""
+    spelt = [f"{day:%B %Y}" for day in (first, last)]
+    return " to ".join(dict.fromkeys(spelt))
+
+
+def metric(report: RiskReport | None, name: str) -> Estimate | None:
+    """One measure of a report; None where it was not evaluable."""
+    return None if report is None else getattr(report, name)
+
+
+def gate_gain(verdict: Mapping[str, Any], name: str) -> Estimate | None:
+    """One gain of a site's verdict as a gate recorded it; None where it was not evaluable or is not on record."""
+    found = verdict.get(name)
+    if not found or None in (found["value"], found["low"], found["high"]):
+        return None
+    return Estimate(found["value"], found["low"], found["high"])
+
+
+def points(bins: Sequence[Bin]) -> list[dict[str, float]]:
+    """Where the marks of the calibration plot lie, in pixels from the upper left corner."""
+
+    def x(value: float) -> float:
+        return round(MARGIN_PX + SIDE_PX * value, 1)
+
+    def y(value: float) -> float:
+        return round(SIDE_PX * (1 - value) + 8, 1)
+
+    return [{"x": x(b.foretold), "y": y(b.found.value), "low": y(b.found.low), "high": y(b.found.high)} for b in bins]
+
+
+def spark(curve: Sequence[float]) -> str:
+    """A training curve as the points of an SVG polyline, its own least and greatest loss below and above."""
+    if len(curve) < 2:
+        return ""
+    width, height = SPARK_PX
+    low, high = min(curve), max(curve)
+    spread = (high - low) or 1.0
+    steps = [
+        (2 + (width - 4) * i / (len(curve) - 1), 2 + (height - 4) * (high - v) / spread) for i, v in enumerate(curve)
+    ]
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in steps)
