@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 site_app = typer.Typer(help="Hospitals: add, list, show.", no_args_is_help=True)
 label_app = typer.Typer(help="Labels, keyed by the hospital's own identifiers.", no_args_is_help=True)
-model_app = typer.Typer(help="Models: list, show, promote, roll back.", no_args_is_help=True)
+model_app = typer.Typer(help="Models: list, show, card, promote, roll back, export.", no_args_is_help=True)
 quarantine_app = typer.Typer(help="Scans that a person must look at.", no_args_is_help=True)
 sketch_app = typer.Typer(help="Statistics that leave a site without its scans.", no_args_is_help=True)
 patient_app = typer.Typer(help="Corrected identities.", no_args_is_help=True)
@@ -469,6 +469,55 @@ def model_rollback(
         _change(workspace, roll_back, target)
     else:
         _change(workspace, restore_serving, site, target)
+
+
+@model_app.command("card")
+def model_card(
+    model: Annotated[str, typer.Argument(help="lesion@7")],
+    html: Annotated[Path | None, typer.Option(help="Also write the page to this file.")] = None,
+    workspace: Where = ".",
+) -> None:
+    """Print a version's model card as Markdown, and write it as a page under reports/."""
+    from platform_core import clock
+    from platform_core.report.card import card_html, card_markdown, write_card
+
+    here, at = _open(workspace), clock.now()
+    typer.echo(card_markdown(here, model))
+    typer.secho(f"Wrote {here.uri}/{write_card(here, model, at=at)}", err=True)
+    if html is not None:
+        html.write_text(card_html(here, model, at=at), encoding="utf-8")
+        typer.secho(f"Wrote {html}", err=True)
+
+
+@model_app.command("evidence")
+def model_evidence(
+    model: Annotated[str, typer.Argument(help="lesion@7")], workspace: Where = ".", as_json: AsJson = False
+) -> None:
+    """What changed with a version, on which data, by which protocol, with which results, and who approved."""
+    from platform_core import clock
+    from platform_core.trial.change_control import as_markdown, change_control
+
+    facts = change_control(_open(workspace), model, at=clock.now())
+    return _json(facts) if as_json else typer.echo(as_markdown(facts))
+
+
+@model_app.command("export")
+def model_export(
+    model: Annotated[str, typer.Argument(help="lesion@7")],
+    file: Annotated[Path, typer.Argument(help="The zip to write; there must be none yet.")],
+    site: Annotated[str | None, typer.Option(help="Take this hospital's recipe and calibration along.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also the network as ONNX.")] = False,
+    workspace: Where = ".",
+) -> None:
+    """Write a version as a MONAI bundle in a zip: weights, inference, card and evidence; no scan's or patient's key."""
+    from platform_core.learn.export import export_model
+    from platform_core.report.card import card_markdown
+    from platform_core.trial.change_control import kept_change_control
+
+    here = _open(workspace)
+    documents = {"docs/README.md": card_markdown(here, model).encode(), **kept_change_control(here, model)}
+    done = export_model(here, model, file, site=site, documents=documents, onnx=onnx)
+    typer.echo(f"Wrote {done.file}: {len(done.paths)} files, {done.n_bytes / 1e6:.1f} MB, sha256 {done.sha256}")
 
 
 @app.command()
