@@ -1,0 +1,227 @@
+"""A change of champion can be repeated after a kill at any point, is written down, and goes back one version a time."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+
+from platform_core.errors import BadRequest
+from platform_core.learn import registry
+from platform_core.manifest.serving import change_serving, current_serving, current_servings
+from platform_core.manifest.workspace import Workspace
+from platform_core.policy.record import decisions
+from platform_core.storage.tables import Lake
+from platform_core.trial.rollout import (
+    finish_rollouts,
+    follow_champion,
+    promote_by_hand,
+    restore_serving,
+    roll_back,
+    rollout_facts,
+)
+from tests.trial.conftest import AT
+
+LATER = AT + timedelta(days=1)
+LATER_STILL = AT + timedelta(days=2)
+N_STEPS = 11
+"""Moments before or after a write of a change at three sites: written down, alias, three servings, and before the last,
+which says that it is done."""
+
+
+class KilledError(BaseException):
+    """The machine went away."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """`kill_at(n)`: the process ends at the n-th moment before or after a write; 0 heals it."""
+    whole = Lake.append
+
+    def arm(last: int) -> None:
+        steps = count(1)
+
+        def step() -> None:
+            if next(steps) == last:
+                raise KilledError
+
+        def append(self: Lake, *args: Any, **kwargs: Any) -> bool:
+            step()
+            written = whole(self, *args, **kwargs)
+            step()
+            return written
+
+        monkeypatch.setattr(Lake, "append", whole if last == 0 else append)
+
+    yield arm
+    monkeypatch.setattr(Lake, "append", whole)
+
+
+def champion_of(workspace: Workspace) -> str:
+    found = registry.champion(workspace, "lesion")
+    assert found is not None
+    return found.name
+
+
+def models_served(workspace: Workspace) -> set[str]:
+    return {serving.model for serving in current_servings(workspace, "lesion")}
+
+
+def by_hand(workspace: Workspace) -> list[dict[str, Any]]:
+    return [row for row in decisions(workspace).to_pylist() if row["action"] in ("promote", "rollback", "restore")]
+
+
+def promote(workspace: Workspace, at: datetime = LATER) -> str:
+    return promote_by_hand(workspace, "lesion@2", run="p", at=at, because="the board agreed", by="ada")
+
+
+def test_a_promotion_moves_the_alias_and_every_site_and_says_who_and_why(served: Workspace) -> None:
+    assert "changed at: east, north, south" in promote(served)
+    assert champion_of(served) == "lesion@2"
+    assert models_served(served) == {"lesion@2"}
+    (row,) = by_hand(served)
+    assert (row["action"], row["status"], row["because"], row["approved_by"]) == (
+        "promote",
+        "done",
+        "the board agreed",
+        "ada",
+    )
+    assert json.loads(row["evidence"])["rollout"] == {"champion": "lesion@2", "former": "lesion@1"}
+
+
+@pytest.mark.parametrize("step", range(1, N_STEPS + 1))
+def test_a_promotion_that_was_killed_is_completed_by_repeating_it(
+    served: Workspace, kill_at: Callable[[int], None], step: int
+) -> None:
+    kill_at(step)
+    try:
+        promote(served)
+    except KilledError:
+        kill_at(0)
+        promote(served, at=LATER_STILL)
+    assert champion_of(served) == "lesion@2"
+    assert models_served(served) == {"lesion@2"}
+    assert [row["status"] for row in by_hand(served)] == ["done"]
+
+
+@pytest.mark.parametrize("step", range(1, N_STEPS + 1))
+def test_a_rollback_that_was_killed_goes_back_one_version_and_no_more_when_repeated(
+    served: Workspace, kill_at: Callable[[int], None], step: int
+) -> None:
+    registry.alias(served, registry.find(served, "lesion@2"), "challenger", run="run", at=AT)
+    add_version(served, 3)
+    promote(served)
+    promote_by_hand(served, "lesion@3", run="p", at=LATER)
+    kill_at(step)
+    try:
+        roll_back(served, "lesion", run="r", at=LATER_STILL)
+    except KilledError:
+        kill_at(0)
+        roll_back(served, "lesion", run="r", at=LATER_STILL + timedelta(minutes=1))
+    assert champion_of(served) == "lesion@2"
+    assert models_served(served) == {"lesion@2"}
+    assert {row["status"] for row in by_hand(served)} == {"done"}
+
+
+def test_two_rollbacks_go_back_two_versions(served: Workspace) -> None:
+    add_version(served, 3)
+    promote(served)
+    promote_by_hand(served, "lesion@3", run="p", at=LATER)
+    roll_back(served, "lesion", run="r", at=LATER_STILL)
+    roll_back(served, "lesion", run="r", at=LATER_STILL + timedelta(minutes=1))
+    assert champion_of(served) == "lesion@1"
+    assert models_served(served) == {"lesion@1"}
+    with pytest.raises(BadRequest, match="no former champion"):
+        roll_back(served, "lesion", run="r", at=LATER_STILL + timedelta(minutes=2))
+
+
+@pytest.mark.parametrize("step", range(5, N_STEPS + 1))
+def test_the_next_run_finishes_what_had_begun_to_move(
+    served: Workspace, kill_at: Callable[[int], None], step: int
+) -> None:
+    kill_at(step)
+    try:
+        promote(served)
+    except KilledError:
+        kill_at(0)
+        finish_rollouts(served, "lesion", run="night", at=LATER_STILL)
+    assert models_served(served) == {"lesion@2"}
+    assert [row["status"] for row in by_hand(served)] == ["done"]
+
+
+def test_the_next_run_gives_up_what_a_person_asked_for_and_nothing_moved(
+    served: Workspace, kill_at: Callable[[int], None]
+) -> None:
+    kill_at(3)
+    with pytest.raises(KilledError):
+        promote(served)
+    kill_at(0)
+    (told,) = finish_rollouts(served, "lesion", run="night", at=LATER_STILL)
+    assert "given up" in told
+    assert models_served(served) == {"lesion@1"}
+    assert [row["status"] for row in by_hand(served)] == ["refused"]
+    assert finish_rollouts(served, "lesion", run="night", at=LATER_STILL) == []
+
+
+def test_a_site_keeps_what_it_was_given_after_the_promotion(served: Workspace) -> None:
+    promote(served)
+    restore_serving(served, "south", "lesion", run="s", at=LATER_STILL, because="noisy", by="ada")
+    assert follow_champion(served, "lesion", run="night", at=LATER_STILL) == []
+    south = current_serving(served, "south", "lesion")
+    assert south is not None
+    assert south.model == "lesion@1"
+    assert [row["because"] for row in by_hand(served) if row["action"] == "restore"] == ["noisy"]
+
+
+def test_an_adaptation_of_the_champion_is_kept_and_one_of_its_predecessor_is_not(served: Workspace) -> None:
+    for version, parent in ((3, "lesion@1"), (4, "lesion@2")):
+        add_version(served, version, parent=parent, alias="adapted")
+    for site, model in (("south", "lesion@3"), ("east", "lesion@4")):
+        serving = current_serving(served, site, "lesion")
+        assert serving is not None
+        change_serving(served, replace(serving, model=model), decision_key=None, at=AT, run="run")
+    promote(served)
+    assert {s.site: s.model for s in current_servings(served, "lesion")} == {
+        "north": "lesion@2",
+        "south": "lesion@2",
+        "east": "lesion@4",
+    }
+
+
+def test_a_lost_race_for_the_alias_is_told_and_nothing_is_served(
+    served: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = registry.promote
+
+    def late(workspace: Workspace, ref: Any, **how: Any) -> Any:
+        add_version(workspace, 3)
+        first = registry.champion(workspace, "lesion")
+        whole(workspace, registry.find(workspace, "lesion@3"), over=first, run="other", at=AT)
+        return whole(workspace, ref, **how)
+
+    monkeypatch.setattr(registry, "promote", late)
+    with pytest.raises(BadRequest, match="judge again"):
+        promote(served)
+    assert champion_of(served) == "lesion@3"
+    assert "lesion@2" not in models_served(served)
+
+
+def test_the_facts_of_a_rollout_name_both_champions(served: Workspace) -> None:
+    first, second = (registry.find(served, f"lesion@{n}") for n in (1, 2))
+    assert rollout_facts(second, first) == {"rollout": {"champion": "lesion@2", "former": "lesion@1"}}
+
+
+def add_version(
+    workspace: Workspace, version: int, parent: str = "lesion@1", alias: registry.Alias = "challenger"
+) -> None:
+    made = replace(
+        registry.find(workspace, "lesion@2"),
+        version=version,
+        alias=alias,
+        parent=parent,
+        epoch=registry.next_epoch(workspace, "lesion"),
+    )
+    registry.register(workspace, made, run="run")
