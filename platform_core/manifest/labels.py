@@ -135,7 +135,7 @@ def import_labels(
     workspace.site(site)
     told = read_label_file(file, target, workspace.target(target).classes, value_column)
     door = open_door(workspace)
-    asked = {row["series_key"]: row["sampling_probability"] for row in asked_scans(workspace, target, site)}
+    asked = {row["series_key"]: row["sampling_probability"] for row in _asked(workspace, target, site)}
     matcher = Matcher(workspace, site, door, told.stated)
     matched = [(one, matcher.series_of(one.row)) for one in told.stated]
     found: dict[str, list[Reading]] = defaultdict(list)
@@ -145,6 +145,12 @@ def import_labels(
     n_written = _write(workspace, site, target, found, run)
     n_matched = sum(bool(keys) for _, keys in matched)
     return _counted(workspace, site, target, told, found, n_matched=n_matched, n_written=n_written)
+
+
+def _asked(workspace: Workspace, target: str, site: str) -> list[dict[str, Any]]:
+    """Scans of one site that were asked for."""
+    rows: list[dict[str, Any]] = asked_table(workspace, target).filter(pc.field("site") == site).to_pylist()
+    return rows
 
 
 def _counted(
@@ -160,7 +166,7 @@ def _counted(
     verdicts = label_verdicts(workspace, target).filter(pc.field("site") == site).to_pylist()
     differing = [row for row in verdicts if row["n_values"] > 1 and row["series_key"] in found]
     labelled = {row["series_key"] for row in verdicts if row["value"] is not None}
-    asked = [row["series_key"] for row in asked_scans(workspace, target, site)]
+    asked = [row["series_key"] for row in _asked(workspace, target, site)]
     by_value = Counter(reading.value for readings in found.values() for reading in set(readings))
     return LabelCount(
         site=site,
@@ -212,12 +218,6 @@ def requested(workspace: Workspace, target: str) -> pa.Table:
 def asked_table(workspace: Workspace, target: str) -> pa.Table:
     """Those of them who were asked."""
     return requested(workspace, target).filter(pc.field("drawn").is_valid())
-
-
-def asked_scans(workspace: Workspace, target: str, site: str) -> list[dict[str, Any]]:
-    """Those who were asked at one site."""
-    rows: list[dict[str, Any]] = asked_table(workspace, target).filter(pc.field("site") == site).to_pylist()
-    return rows
 
 
 def read_labels(workspace: Workspace, target: str, site: str) -> dict[str, int]:

@@ -6,6 +6,7 @@
 -- returns  site VARCHAR, series_key VARCHAR
 --          reader VARCHAR     pseudonym; readings whose reader is not named are one reader's
 --          guideline VARCHAR, value VARCHAR, labelled_on DATE, sampling_probability DOUBLE, run VARCHAR
+--          is_last BOOLEAN    read by the guideline that was read by last, or by none that is stated
 --          counts BOOLEAN     whether it decides which label is in force
 --          in order of site, series and reader; several rows of one reader contradict one another
 
@@ -47,9 +48,7 @@ SELECT
     labelled_on,
     sampling_probability,
     run,
-    CASE
-        WHEN is_adjudicated THEN coalesce(reader = $adjudicator, false)
-        ELSE guideline IS NULL OR guideline = last_guideline
-    END AS counts
+    guideline IS NULL OR guideline = last_guideline AS is_last,
+    CASE WHEN is_adjudicated THEN coalesce(reader = $adjudicator, false) ELSE is_last END AS counts
 FROM placed
 ORDER BY site, series_key, reader, value, guideline
