@@ -163,6 +163,49 @@ def label_import(
     raise typer.Exit(NEEDS_A_PERSON if count.needs_a_person else DONE)
 
 
+@label_app.command("request")
+def label_request(
+    site: Annotated[str, typer.Argument(help="The hospital; at its door, where scans can be named.")],
+    target: Annotated[str, typer.Option(help="The target that labels are asked for.")],
+    n: Annotated[
+        int | None, typer.Option(min=1, help="Scans that should be open; default: what a run asked for.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The list; default: worklist-SITE-TARGET.csv in this folder.")
+    ] = None,
+    workspace: Where = ".",
+) -> None:
+    """Write the list of scans that wait for a label, for whoever reads them."""
+    from platform_core import clock
+    from platform_core.manifest.requests import write_worklist
+
+    here = _open(workspace)
+    if n is not None:
+        from platform_core.trial.label_request import request_by_hand
+
+        at = clock.now()
+        asked = request_by_hand(here, site, target, wanted=n, run=clock.new_run(at), at=at)
+        typer.echo(f"{site}, period from {asked.period_start}: {asked.told}")
+    written = write_worklist(here, site, target, out or Path(f"worklist-{site}-{target}.csv"))
+    typer.echo(written.summary)
+    raise typer.Exit(NEEDS_A_PERSON if written.n_placed < written.n_scans else DONE)
+
+
+@label_app.command("list")
+def label_list(
+    site: Annotated[str | None, typer.Argument(help="Only this hospital.")] = None,
+    workspace: Where = ".",
+    as_json: AsJson = False,
+) -> None:
+    """Labels that were asked for, by period: how many scans, how many still wait, how many readers disagree on."""
+    from platform_core.manifest.requests import request_counts
+
+    here = _open(workspace)
+    if site is not None:
+        here.site(site)
+    _show(request_counts(here, site), as_json)
+
+
 @app.command()
 def run(
     sites: Annotated[list[str] | None, typer.Argument(help="Hospitals; default: all.")] = None,
