@@ -28,6 +28,8 @@ model_app = typer.Typer(help="Models: list, show, card, promote, roll back, expo
 quarantine_app = typer.Typer(help="Scans that a person must look at.", no_args_is_help=True)
 sketch_app = typer.Typer(help="Statistics that leave a site without its scans.", no_args_is_help=True)
 patient_app = typer.Typer(help="Corrected identities.", no_args_is_help=True)
+policy_app = typer.Typer(help="What is done about which finding, as a table.", no_args_is_help=True)
+decision_app = typer.Typer(help="What waits for a person: list, approve, reject.", no_args_is_help=True)
 for name, sub in {
     "site": site_app,
     "label": label_app,
@@ -35,6 +37,8 @@ for name, sub in {
     "quarantine": quarantine_app,
     "patient": patient_app,
     "sketch": sketch_app,
+    "policy": policy_app,
+    "decision": decision_app,
 }.items():
     app.add_typer(sub, name=name)
 
@@ -563,6 +567,68 @@ def model_export(
     typer.echo(f"Wrote {done.file}: {len(done.paths)} files, {done.n_bytes / 1e6:.1f} MB, sha256 {done.sha256}")
 
 
+@policy_app.command("show")
+def policy_show(
+    file: Annotated[Path | None, typer.Option(help="Another table; default: the one in force.")] = None,
+    workspace: Where = ".",
+    as_json: AsJson = False,
+) -> None:
+    """The table in force, row by row; outside a workspace the built-in one."""
+    from platform_core.errors import NotAWorkspace
+    from platform_core.policy.table import built_in, policy_of, read_policy
+
+    try:
+        policy = read_policy(file) if file else policy_of(_open(workspace))
+    except NotAWorkspace:
+        policy = built_in()
+    if as_json:
+        return _json([rule.facts for rule in policy.rules])
+    from flows.policy import print_policy
+
+    return print_policy(policy)
+
+
+@policy_app.command("check")
+def policy_check(file: Annotated[Path, typer.Argument(help="A table in TOML.")]) -> None:
+    """Whether a table can be used: every fact, action and word exists, and no kind of finding is left open."""
+    from platform_core.policy.table import read_policy
+
+    policy = read_policy(file)
+    typer.echo(f"{file}: {len(policy.rules)} rows, every kind of finding ends in one. Its digest is {policy.digest}.")
+
+
+@decision_app.command("list")
+def decision_list(workspace: Where = ".", as_json: AsJson = False) -> None:
+    """What waits for a person, oldest first, and when silence counts as no."""
+    from dataclasses import asdict
+
+    from platform_core.policy.approvals import waiting_decisions
+
+    waiting = waiting_decisions(_open(workspace))
+    if as_json:
+        return _json([asdict(one) for one in waiting])
+    from flows.policy import print_waiting
+
+    return print_waiting(waiting)
+
+
+Key = Annotated[str, typer.Argument(help="The decision's key, or enough of its beginning.")]
+By = Annotated[str | None, typer.Option(help="Who says so; default: the user of this machine.")]
+Note = Annotated[str | None, typer.Option(help="Why, in a few words without identifiers.")]
+
+
+@decision_app.command("approve")
+def decision_approve(key: Key, by: By = None, note: Note = None, workspace: Where = ".") -> None:
+    """Say yes: the next run carries the action out, once, if the finding still asks for it; a hold is lifted."""
+    _answer(workspace, key, by, note, is_approved=True)
+
+
+@decision_app.command("reject")
+def decision_reject(key: Key, by: By = None, note: Note = None, workspace: Where = ".") -> None:
+    """Say no: the action is dropped for this period; a hold stays."""
+    _answer(workspace, key, by, note, is_approved=False)
+
+
 @app.command()
 def why(
     thing: Annotated[
@@ -739,6 +805,19 @@ def _change(workspace: str, change: Callable[..., str], *names: str) -> None:
 
     at = clock.now()
     typer.echo(change(_open(workspace), *names, run=clock.new_run(at), at=at))
+
+
+def _answer(workspace: str, key: str, by: str | None, note: str | None, *, is_approved: bool) -> None:
+    """Write a person's answer to a decision that waits, and say what comes next."""
+    from getpass import getuser
+
+    from platform_core import clock
+    from platform_core.policy.approvals import answer_decision
+
+    at = clock.now()
+    by = by or getuser()
+    here = _open(workspace)
+    typer.echo(answer_decision(here, key, is_approved=is_approved, by=by, note=note, run=clock.new_run(at), at=at))
 
 
 def _set_up_prefect() -> None:

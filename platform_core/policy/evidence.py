@@ -11,7 +11,7 @@ from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.serving import current_serving
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
-from platform_core.policy.costs import gpu_hours_used
+from platform_core.policy.costs import MONTH, hours_of_training
 from platform_core.policy.history import read_history
 from platform_core.policy.record import decisions
 from platform_core.policy.running import is_training_running
@@ -64,7 +64,7 @@ def read_situation(
         has_guideline_changed=_has_guideline_changed(workspace, finding),
         n_sites_alarmed=0 if alarm is None else _n_sites_alarmed(workspace, alarm),
         is_training_running=is_training_running(workspace, target, site=site, at=at),
-        gpu_hours_used=gpu_hours_used(workspace, at),
+        gpu_hours_used=hours_of_training(workspace, since=at - MONTH, until=at),
         gpu_hours_per_month=rules.gpu_hours_per_month,
         days_since_fine_tune=_days_since_fine_tune(workspace, site, target, at),
         cool_down_days=rules.cool_down_days,

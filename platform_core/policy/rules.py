@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from platform_core.policy.situation import Situation
 from platform_core.provenance import digest
@@ -71,6 +71,13 @@ class PolicyRule:
     def fits(self, situation: Situation) -> bool:
         """Whether the situation is the row's."""
         return all(condition.holds(situation) for condition in self.when)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it, for a program."""
+        when = [str(condition) for condition in self.when]
+        texts = {name: getattr(self, name) for name in ("action", "because", "rationale")}
+        return {"name": self.name, "when": when, **texts}
 
     def ends(self, kind: str) -> bool:
         """Whether every situation of a kind fits that no row above it has taken."""

@@ -55,7 +55,7 @@ class Situation:
     has_prevalence_moved: bool | None = None
     """Told from labels or through the site's scanner; None where neither can tell."""
     label_noise: float | None = None
-    """Share of the site's double readings that disagree, [0, 1]."""
+    """Share of the site's double readings that disagree, [0, 1]; None where too few were read twice."""
     has_guideline_changed: bool = False
     """Labels of the period were read by a guideline that no label of the reference or of an earlier day names."""
     n_sites_alarmed: int = 0

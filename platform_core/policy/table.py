@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,6 +50,18 @@ def policy_of(workspace: "Workspace") -> Policy:
         remedy = "correct policy.file in sitedrift.toml, or take it out to have the built-in policy"
         raise NoSuchPlace(where, "a policy in TOML", remedy) from error
     return parse_policy(data, where)
+
+
+def read_policy(file: Path) -> Policy:
+    """The policy in a file of this machine.
+
+    Raises:
+        NoSuchPlace: If there is no such file.
+        BadSetting: If it cannot be used.
+    """
+    if not file.is_file():
+        raise NoSuchPlace(str(file), "a policy in TOML", "correct the name of the file")
+    return parse_policy(file.read_bytes(), str(file))
 
 
 def parse_policy(data: bytes, where: str) -> Policy:
