@@ -266,9 +266,14 @@ class _Judge:
         """Compare the next trial with the leader."""
         if trial.failed is not None:
             self.n_failures += 1
-            told = {"seconds": trial.seconds, "n_scan_passes": trial.n_scan_passes, "step": len(self.entries)}
-            because = f"could not be trained: {trial.failed}"
-            self.entries.append(Entry(strategy=trial.strategy, outcome="lost", because=because, **told))
+            failed = Entry(
+                strategy=trial.strategy,
+                step=len(self.entries),
+                outcome="lost",
+                because=f"could not be trained: {trial.failed}",
+                seconds=trial.seconds,
+            )
+            self.entries.append(failed)
             return
         self.trials[trial.strategy], self.losses[trial.strategy] = trial, _losses(self.shared, trial)
         saved = self.losses[self.leader.strategy] - self.losses[trial.strategy]

@@ -65,7 +65,7 @@ def train_copy(
     stops = _stopping_rows(data.scans) if settings.patience else ~everything
     moving, held_out = (_tensors(data, rows, embedded) for rows in (~stops, stops))
     parts = [moving, held_out] if stops.any() else [moving]
-    bookmark = bookmarks and bookmarks.of(fit_key(network, parts, strategy, settings))
+    bookmark = None if bookmarks is None else bookmarks.of(fit_key(network, parts, strategy, settings))
     held = held_out if stops.any() else None
     curve = fit(network, moving, strategy, settings, bookmark=bookmark, held_out=held, tell=tell)
     return Trained(network, tuple(curve))

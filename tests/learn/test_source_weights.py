@@ -16,7 +16,7 @@ from platform_core.errors import BadRequest, UnknownName, UnusableWeights
 from platform_core.learn.bundle import SourceWeights, read_bundle
 from platform_core.learn.networks import NETWORKS
 from platform_core.learn.registry import ModelRef, models
-from platform_core.learn.train import fine_tune, train_source
+from platform_core.learn.train import fine_tune, gather, train_source
 from platform_core.manifest.serving import Serving, change_serving
 from platform_core.manifest.workspace import Workspace, open_workspace
 
@@ -95,7 +95,8 @@ def test_from_scratch_means_from_nothing_even_where_there_are_source_weights(
     )
     change_serving(here, serving, decision_key=None, at=AT, run="run")
     keys = plant("south", 24, patients=patients_in("train", 24))
-    new = fine_tune(here, "lesion", "south", strategy="from_scratch", keys=keys, recipe="r1", run="run", at=AT)
+    material = gather(here, "lesion", "south", keys=keys, recipe="r1")
+    new = fine_tune(here, material, "from_scratch", run="run", at=AT)
     bundle = read_bundle(here, new.bundle_uri)
     assert bundle.source_weights is None
     found = bundle.network.state_dict()["blocks.block2.0.conv1.weight"]
@@ -112,7 +113,8 @@ def test_a_champion_keeps_its_network_whatever_the_settings_say_now(
     change_serving(ready, serving, decision_key=None, at=AT, run="run")
     here = with_lines(ready, network="resnet10")
     keys = plant("south", 24, patients=patients_in("train", 24))
-    new = fine_tune(here, "lesion", "south", strategy="linear_probe", keys=keys, recipe="r1", run="run", at=AT)
+    material = gather(here, "lesion", "south", keys=keys, recipe="r1")
+    new = fine_tune(here, material, "linear_probe", run="run", at=AT)
     assert read_bundle(here, new.bundle_uri).network_name == "resnet_tiny"
 
 

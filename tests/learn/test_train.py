@@ -11,7 +11,7 @@ from platform_core.learn.bundle import CALIBRATION, INFERENCE, METADATA, RECIPE,
 from platform_core.learn.networks import weights_sha256
 from platform_core.learn.predict import predict_shard
 from platform_core.learn.registry import REFERENCE, ModelRef, champion, models, trained_on
-from platform_core.learn.train import fine_tune, train_source
+from platform_core.learn.train import fine_tune, gather, train_source
 from platform_core.manifest.serving import Calibration, Serving, change_serving
 from platform_core.manifest.workspace import Workspace
 
@@ -75,7 +75,8 @@ def test_a_challenger_learns_from_the_site_and_from_the_source(
 ) -> None:
     names = [f"train{i}x" for i in range(200)]
     keys = plant("south", 200, patients=names, recipe="r2", series=[f"s{i}" for i in range(200)])
-    made = fine_tune(with_target, "lesion", "south", strategy=strategy, keys=keys, recipe="r2", run="run", at=AT)
+    material = gather(with_target, "lesion", "south", keys=keys, recipe="r2")
+    made = fine_tune(with_target, material, strategy, run="run", at=AT)
     assert (made.name, made.alias, made.parent) == ("lesion@2", "challenger", "lesion@1")
     own = read_bundle(with_target, made.bundle_uri).reference.to_pylist()
     sites = [row["site"] for row in own]
@@ -90,7 +91,8 @@ def test_series_that_were_not_named_are_not_used(
 ) -> None:
     named = plant("south", 24, patients=[f"{name}" for name in patients_in("train", 24)], recipe="r2")
     plant("south", 1, patients=["another"], recipe="r2")
-    made = fine_tune(with_target, "lesion", "south", strategy="linear_probe", keys=named, recipe="r2", run="r", at=AT)
+    material = gather(with_target, "lesion", "south", keys=named, recipe="r2")
+    made = fine_tune(with_target, material, "linear_probe", run="r", at=AT)
     south = {key for site, key in trained_on(with_target, made) if site == "south"}
     assert south == set(named)
 
@@ -125,14 +127,41 @@ def test_many_scans_of_few_patients_are_few_patients(with_target: Workspace, pla
 def test_fine_tuning_without_a_champion_is_refused(with_target: Workspace, plant: Plant) -> None:
     keys = plant("south", 4)
     with pytest.raises(BadRequest, match="train its source model first"):
-        fine_tune(with_target, "lesion", "south", strategy="full", keys=keys, recipe="r1", run="run", at=AT)
+        gather(with_target, "lesion", "south", keys=keys, recipe="r1")
 
 
-def test_an_unknown_strategy_or_site_is_named(with_target: Workspace, source: ModelRef) -> None:
+def test_an_unknown_strategy_or_site_is_named(
+    with_target: Workspace, source: ModelRef, plant: Plant, patients_in: Choose
+) -> None:
+    keys = plant("south", 24, patients=patients_in("train", 24))
+    material = gather(with_target, "lesion", "south", keys=keys, recipe="r1")
     with pytest.raises(UnknownName, match="linear_probe"):
-        fine_tune(with_target, "lesion", "south", strategy="magic", keys=[], recipe="r1", run="run", at=AT)
+        fine_tune(with_target, material, "magic", run="run", at=AT)
     with pytest.raises(UnknownName, match="north, south"):
-        fine_tune(with_target, "lesion", "west", strategy="full", keys=[], recipe="r1", run="run", at=AT)
+        gather(with_target, "lesion", "west", keys=[], recipe="r1")
+
+
+def test_the_same_picture_under_both_classes_moves_no_weight(
+    with_target: Workspace, plant: Plant, patients_in: Choose
+) -> None:
+    """Two labels of one picture: nobody knows which is wrong."""
+    keys = plant("north", 26, patients=patients_in("train", 26))
+    first, second = (layout.volume_path("north", "r1", key, 1) for key in keys[:2])
+    with_target.objects.put(second, with_target.objects.get(first))
+    made = train_source(with_target, "lesion", run="run", at=AT, recipe="r1")
+    assert (made.metrics["north"]["n_train"], made.metrics["north"]["n_left_out"]) == (24, 2)
+    assert trained_on(with_target, made) == {("north", key) for key in keys[2:]}
+
+
+def test_what_a_version_cost_is_kept(with_target: Workspace, source: ModelRef) -> None:
+    """Two epochs over 24 scans: validation suffices to calibrate, so there are no folds."""
+    spent = champion(with_target, "lesion")
+    assert spent is not None
+    assert spent.training is not None
+    assert spent.training["n_scan_passes"] == pytest.approx(48)
+    assert spent.training["seconds"] > 0
+    assert spent.training["race_key"] is None
+    assert spent.training["device"]
 
 
 def test_a_recipe_that_was_never_fitted_is_asked_for(with_target: Workspace) -> None:
