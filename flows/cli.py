@@ -495,27 +495,40 @@ def model_show(model: str, workspace: Where = ".") -> None:
     _json(find(_open(workspace), model).facts)
 
 
+@model_app.command("evaluate")
+def model_evaluate(model: str, workspace: Where = ".", as_json: AsJson = False) -> None:
+    """How good a version is at every site and pooled, on held-out patients, with 95 % intervals: `lesion@1`."""
+    from platform_core.trial.evaluation import evaluate_model
+
+    found = evaluate_model(_open(workspace), model)
+    _show([each.facts if as_json else each.told for each in found], as_json)
+
+
+Because = Annotated[str, typer.Option(help="Why; it is recorded with the decision.")]
+
+
 @model_app.command("promote")
-def model_promote(model: str, workspace: Where = ".") -> None:
+def model_promote(model: str, because: Because = "", workspace: Where = ".") -> None:
     """Make a version champion by hand; the present champion becomes `former`."""
     from platform_core.trial.rollout import promote_by_hand
 
-    _change(workspace, promote_by_hand, model)
+    _change(workspace, promote_by_hand, model, because=because)
 
 
 @model_app.command("rollback")
 def model_rollback(
     target: Annotated[str, typer.Argument(help="The target whose champion is taken back.")],
     site: Annotated[str | None, typer.Option(help="Only this hospital: its last recipe, calibration or model.")] = None,
+    because: Because = "",
     workspace: Where = ".",
 ) -> None:
     """Put the former champion back, on every site; with --site, that site's serving before the present one."""
     from platform_core.trial.rollout import restore_serving, roll_back
 
     if site is None:
-        _change(workspace, roll_back, target)
+        _change(workspace, roll_back, target, because=because)
     else:
-        _change(workspace, restore_serving, site, target)
+        _change(workspace, restore_serving, site, target, because=because)
 
 
 @model_app.command("card")
@@ -799,12 +812,14 @@ def _is_any_source_empty(workspace: "Workspace", names: list[str]) -> bool:
     return is_any_empty
 
 
-def _change(workspace: str, change: Callable[..., str], *names: str) -> None:
+def _change(workspace: str, change: Callable[..., str], *names: str, because: str) -> None:
     """Change what sites run, now and by hand, and say what it came to."""
+    from getpass import getuser
+
     from platform_core import clock
 
     at = clock.now()
-    typer.echo(change(_open(workspace), *names, run=clock.new_run(at), at=at))
+    typer.echo(change(_open(workspace), *names, run=clock.new_run(at), at=at, because=because, by=getuser()))
 
 
 def _answer(workspace: str, key: str, by: str | None, note: str | None, *, is_approved: bool) -> None:
