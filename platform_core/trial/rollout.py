@@ -29,6 +29,8 @@ from platform_core.policy import episodes
 from platform_core.policy.record import decisions
 from platform_core.provenance import digest
 from platform_core.storage.tables import rows_of
+from platform_core.trial.expiry import until
+from platform_core.trial.change_control import keep_change_control
 
 Row = dict[str, Any]
 Verb = Literal["promote", "rollback", "restore"]
@@ -114,6 +116,8 @@ def restore_serving(
 ) -> str:
     """Put one site's serving before the present one back: model, recipe and calibration.
 
+    One that was given for a time gets its time anew.
+
     Raises:
         BadRequest: If the site has had only one serving, or it was changed at the same time.
     """
@@ -122,7 +126,8 @@ def restore_serving(
     if len(history) < 2:
         raise BadRequest(f"{site}: there is no earlier serving of {target} to go back to")
     present = history[-1]
-    before = replace(history[-2], epoch=present.epoch)
+    ends = None if history[-2].until is None else until(workspace, at, has_labels=False)
+    before = replace(history[-2], epoch=present.epoch, until=ends)
     change = ByHand(
         verb="restore",
         target=target,
@@ -176,7 +181,7 @@ def rollout_facts(champion: ModelRef, former: ModelRef | None) -> Row:
 def with_model(serving: Serving, model: ModelRef) -> Serving:
     """The same serving with another model: its calibration, at the prevalence that the site assumes."""
     calibration = model.calibration.moved_to(serving.calibration.prevalence)
-    return replace(serving, model=model.name, calibration=calibration)
+    return replace(serving, model=model.name, calibration=calibration, until=None)
 
 
 def _change(
@@ -197,6 +202,7 @@ def _change(
 def _complete(workspace: Workspace, change: ByHand, champion: ModelRef, *, run: str, at: datetime) -> str:
     sites = follow_champion(workspace, change.target, run=run, at=at, decision_key=change.key)
     _record(workspace, change, "done", run=run, at=at)
+    keep_change_control(workspace, champion.name, at=at)
     return _sentence(champion, sites)
 
 
@@ -267,6 +273,7 @@ def _finish(workspace: Workspace, row: Row, *, run: str, at: datetime) -> str:
     now = current_serving(workspace, str(row["site"]), target)
     record_status(workspace, ended | {"status": "done", "serving_after": None if now is None else now.to_json()})
     _move_episode(workspace, row, run=run, at=at)
+    keep_change_control(workspace, present.name, at=at)
     return _sentence(present, sites)
 
 
