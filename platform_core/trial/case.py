@@ -1,7 +1,7 @@
 """One finding at one site, and what comes next for it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from platform_core.shift.risk import Estimate, RiskReport
 from platform_core.shift.stage import measure_shift
 from platform_core.shift.watch.raised import alarm_behind
 from platform_core.trial.before_after import risk_under
+from platform_core.trial.label_request import request_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +89,19 @@ def decide_next(case: Case) -> Next:
     if decision.action in episodes.ACTS and decision.status != "waiting":
         _begin(case, decision, finding)
         return Next(act=decision.action, decision=decision)
-    settle(case, decision, status="waiting" if decision.status == "waiting" else "done", before=case.serving)
+    facts: dict[str, Any] = {}
+    if decision.action == "request_labels" and decision.status != "waiting":
+        decision, facts = _ask_for_labels(case, decision, finding)
+    status: Status = "waiting" if decision.status == "waiting" else "done"
+    settle(case, decision, status=status, before=case.serving, facts=facts)
     return Next(act=None, decision=decision)
+
+
+def _ask_for_labels(case: Case, decision: Decision, finding: Mapping[str, Any]) -> tuple[Decision, dict[str, Any]]:
+    """Draw the scans that are to be labelled; the decision says how many, and how to get the list."""
+    wanted = decision.n_labels_wanted or 0
+    asked = request_labels(case.workspace, finding, wanted=wanted, run=case.run, at=case.at)
+    return replace(decision, because=f"{decision.because}; {asked.sentence}"), {"request": asked.facts}
 
 
 def _begin(case: Case, decision: Decision, finding: Mapping[str, Any]) -> None:
@@ -125,7 +137,7 @@ def settle(
         status: How it ended.
         before: What the site ran.
         after: What it runs, or would have run if it was refused; None if nothing was tried.
-        facts: More evidence: `gate`, `receipt`.
+        facts: More evidence: `gate`, `receipt`, `request`.
         strategy: The winner of a fine-tuning's race.
 
     Returns:

@@ -1,5 +1,6 @@
 """What is asked for is drawn once, recorded with its chance, and asked for again until it is answered."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -15,10 +16,12 @@ from platform_core.errors import EmptySample
 from platform_core.learn.data import find_scans, in_part
 from platform_core.manifest.labels import labels_in_force, requested
 from platform_core.manifest.requests import asked_scans, request_counts
-from platform_core.manifest.schemas import LABEL, PREDICTION, SERIES, VOLUME
+from platform_core.manifest.schemas import FINDING, LABEL, PREDICTION, SERIES, VOLUME
 from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.policy.record import decisions
 from platform_core.shift.scores import score_rows
 from platform_core.storage.tables import rows_of
+from platform_core.trial.case import Case, decide_next
 from platform_core.trial.label_request import Request, request_by_hand, request_labels
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -262,3 +265,32 @@ def test_a_withdrawn_patient_is_in_no_request(served: Workspace, come: Come) -> 
     assert first not in asked(served)
     table = served.lake.read(layout.REQUEST, pc.field("series_key") == first)
     assert table.num_rows == 0
+
+
+def test_a_decision_for_labels_draws_them_and_says_how_to_get_the_list(served: Workspace, come: Come) -> None:
+    keys = come(150)
+    row = {
+        "site": SITE,
+        "finding_key": "f1",
+        "stratum": "CT",
+        "target": "lesion",
+        "model": "lesion@1",
+        "period_start": DAY,
+        "period_end": DAY + timedelta(days=27),
+        "reference": "lesion@1",
+        "kind": "covariate_case_mix",
+        "explained_by": "other patients",
+        "run": "r1",
+    }
+    served.lake.append(layout.FINDING, rows_of(FINDING, [row]), transaction="f1")
+    case = Case(
+        uri=served.uri, site=SITE, target="lesion", finding_key="f1", headline="h", keys=tuple(keys), run="r1", at=AT
+    )
+    decided = decide_next(case)
+    assert decided.act is None
+    assert "60 scans are asked for, 60 of them anew, drawn uniformly at random" in decided.decision.because
+    (decision,) = decisions(served, SITE).to_pylist()
+    assert decision["because"] == decided.decision.because
+    assert json.loads(decision["evidence"])["request"]["n_open"] == len(asked(served)) == 60
+    decide_next(case)
+    assert len(asked(served)) == 60
