@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from flows import stages
 from flows.log import log
+from platform_core.errors import Unavailable
 from platform_core.trial.case import Case, Next
 from tasks import site
 
@@ -34,7 +35,11 @@ def reharmonize(case: Case, decided: Next) -> None:
 
 def fine_tune(case: Case, decided: Next) -> None:
     """A challenger, predicted on every site that the champion serves, then gated."""
-    model = site.train_challenger(case, decided)
+    try:
+        model = site.train_challenger(case, decided)
+    except Unavailable as error:  # a GPU that is gone for good: the champion stays, and the decision says why
+        site.give_up(case, decided, str(error))
+        return
     if model is None:
         return
     for serving in site.servings(case.uri, case.target):

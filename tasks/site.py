@@ -9,6 +9,7 @@ from platform_core.manifest import stages
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.workspace import open_workspace
 from platform_core.trial.case import Case, Next
+from tasks.progress import shown
 from tasks.retries import TRANSIENT
 
 Shards = list[tuple[str, ...]]
@@ -124,12 +125,21 @@ def settle_recipe(case: Case, decided: Next, recipe: str) -> None:
     trial.settle_recipe(case, decided.decision, recipe)
 
 
-@task(task_run_name="fine-tune for {case.site}")
+@task(task_run_name="fine-tune for {case.site}", **TRANSIENT)
 def train_challenger(case: Case, decided: Next) -> str | None:
-    """Train a challenger by the decided strategy; `model@version`, or None if labels do not suffice."""
+    """Race the decided strategies and train the winner; `model@version`, or None if none is worth it."""
     from platform_core.trial import finetune as trial
 
-    return trial.train_challenger(case, decided.decision)
+    with shown(f"{case.target} for {case.site}") as tell:
+        return trial.train_challenger(case, decided.decision, tell=tell)
+
+
+@task(task_run_name="no challenger for {case.site}")
+def give_up(case: Case, decided: Next, reason: str) -> None:
+    """Settle a fine-tuning as refused that could not be carried out."""
+    from platform_core.trial import finetune as trial
+
+    trial.give_up(case, decided.decision, reason)
 
 
 @task(task_run_name="gate {model}")
@@ -145,7 +155,8 @@ def train_source(uri: str, target: str, recipe: str, run: str, at: datetime) -> 
     """Train the source model and make it champion; returns `model@version`."""
     from platform_core.learn import train
 
-    return train.train_source(open_workspace(uri), target, recipe=recipe, run=run, at=at).name
+    with shown(f"source model of {target}") as tell:
+        return train.train_source(open_workspace(uri), target, recipe=recipe, run=run, at=at, tell=tell).name
 
 
 @task(task_run_name="fit the reference recipe of {target}", **TRANSIENT)
