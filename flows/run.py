@@ -1,5 +1,6 @@
 """The nightly run: ingest .. decide, for each site; the source site of a target goes first."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until =
         if not state.is_completed():
             error = state.result(raise_on_failure=False)
             stopped[name] = error if isinstance(error, Exception) else RuntimeError(str(state.message))
+    if until == "decide":
+        settle_shadows(uri, run, at)
     site.tend_tables(uri)
     artifacts.publish_ledger(uri, run)
     artifacts.publish_decisions(uri, run)
@@ -60,11 +63,16 @@ def _stopped(uri: str, name: str, target: str, run: str, at: datetime) -> Platfo
 
 def follow(uri: str, name: str, target: str, run: str, at: datetime) -> None:
     """One target at one site: what it runs, what was found, what is done about it."""
+    for sentence in site.finish_rollouts(uri, target, run, at):
+        log.info("%s: %s", name, sentence)
     serving = site.ensure_serving(uri, name, target, run, at)
     if serving is None:
         return
     stages.harmonize(uri, name, serving.recipe, site.unserved(uri, name, target), run)
     stages.predict(uri, serving, run)
+    shadow = site.shadow_of(uri, target)
+    if shadow is not None:
+        stages.predict(uri, replace(serving, model=shadow), run)
     stages.sketch(uri, name, target, run)
     for alarm in site.keep_watch(uri, name, target, run, at):
         log.info("%s: the watch alarms: %s", name, alarm)
@@ -73,3 +81,14 @@ def follow(uri: str, name: str, target: str, run: str, at: datetime) -> None:
     for case in site.measure_shift(uri, name, target, run, at):
         log.info("%s: %s", name, case.headline)
         respond(case)
+
+
+def settle_shadows(uri: str, run: str, at: datetime) -> None:
+    """End every shadow period that is over, once all sites have predicted; what stops one does not stop the run."""
+    for target in open_workspace(uri).settings.target:
+        try:
+            told = site.settle_shadow(uri, target, run, at)
+        except PlatformError as error:
+            told = f"its shadow period is not ended: {error}"
+        if told is not None:
+            log.info("%s: %s", target, told)

@@ -145,7 +145,7 @@ def give_up(case: Case, decided: Next, reason: str) -> None:
 @task(task_run_name="gate {model}")
 def settle_challenger(case: Case, decided: Next, model: str) -> None:
     """Judge the challenger on every site and promote or refuse it."""
-    from platform_core.trial import finetune as trial
+    from platform_core.trial import promotion as trial
 
     trial.settle_challenger(case, decided.decision, model)
 
@@ -165,6 +165,31 @@ def fit_reference(uri: str, target: str, run: str, at: datetime) -> str:
     from platform_core.trial import onboard
 
     return onboard.fit_reference(open_workspace(uri), target, run=run, at=at)
+
+
+@task(task_run_name="finish changes of the champion of {target}", **TRANSIENT)
+def finish_rollouts(uri: str, target: str, run: str, at: datetime) -> list[str]:
+    """Finish what was cut off while a champion was changed; one sentence each."""
+    from platform_core.trial import rollout
+
+    return rollout.finish_rollouts(open_workspace(uri), target, run=run, at=at)
+
+
+@task(task_run_name="shadow of {target}", **TRANSIENT)
+def shadow_of(uri: str, target: str) -> str | None:
+    """`model@version` of the challenger beside the champion; None without one."""
+    from platform_core.trial import shadow
+
+    found = shadow.shadow_of(open_workspace(uri), target)
+    return None if found is None else found.name
+
+
+@task(task_run_name="settle the shadow of {target}")
+def settle_shadow(uri: str, target: str, run: str, at: datetime) -> str | None:
+    """Promote or refuse the challenger in the shadow if its period is over; one sentence."""
+    from platform_core.trial import shadow
+
+    return shadow.settle_shadow(open_workspace(uri), target, run=run, at=at)
 
 
 @task(task_run_name="who runs {target}", **TRANSIENT)

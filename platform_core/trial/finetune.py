@@ -10,12 +10,9 @@ from platform_core.learn.contract import Tell, untold
 from platform_core.learn.cross_validate import NONE
 from platform_core.learn.registry import ModelRef
 from platform_core.learn.train import fine_tune, gather
-from platform_core.manifest.serving import current_servings
 from platform_core.policy.decide import Decision
-from platform_core.trial.case import Case, serve, settle
-from platform_core.trial.gate import judge
+from platform_core.trial.case import Case, settle
 from platform_core.trial.race import race_facts, read_race, run_race
-from platform_core.trial.rollout import with_model
 
 log = logging.getLogger("sitedrift")
 
@@ -76,21 +73,3 @@ def _made_before(case: Case, race_key: str) -> ModelRef | None:
     """The challenger that was made of this race by a process that died before it could say so."""
     waiting = (ref for ref in registry.models(case.workspace, case.target) if ref.alias == "challenger")
     return next((ref for ref in waiting if (ref.training or {}).get("race_key") == race_key), None)
-
-
-def settle_challenger(case: Case, decision: Decision, model: str) -> None:
-    """Judge the challenger on every site; promote it everywhere or keep the champion everywhere."""
-    workspace, before = case.workspace, case.serving
-    challenger = registry.find(workspace, model)
-    champion = registry.find(workspace, before.model)
-    verdict = judge(workspace, case.target, champion=champion, challenger=challenger, site=case.site, keys=case.keys)
-    facts = {"gate": verdict.to_json()}
-    wanted = with_model(before, challenger)
-    if not verdict.passed:
-        registry.alias(workspace, challenger, "refused", run=case.run, at=case.at)
-        settle(case, decision, status="refused", before=before, after=wanted, facts=facts, strategy=challenger.strategy)
-        return
-    registry.promote(workspace, challenger, over=champion, run=case.run, at=case.at)
-    for serving in current_servings(workspace, case.target):
-        serve(case, with_model(serving, challenger), decision)
-    settle(case, decision, status="done", before=before, after=case.serving, facts=facts, strategy=challenger.strategy)

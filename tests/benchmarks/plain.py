@@ -15,7 +15,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.quality.stage import check_quality
 from platform_core.shift.watch.vigil import keep_watch
 from platform_core.trial import case as cases
-from platform_core.trial import finetune, onboard, recalibrate, reharmonize
+from platform_core.trial import finetune, onboard, promotion, recalibrate, reharmonize
 from platform_core.trial.case import Case, Next
 
 
@@ -87,4 +87,4 @@ def _fine_tune(case: Case, decided: Next) -> None:
         return
     for serving in current_servings(case.workspace, case.target):
         predict(case.workspace, replace(serving, model=model), case.run)
-    finetune.settle_challenger(case, decided.decision, model)
+    promotion.settle_challenger(case, decided.decision, model)
