@@ -3,15 +3,17 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-Tell = Callable[[str, float], None]
-KEY = "training"
+from platform_core.learn.contract import Tell, untold
+
+log = logging.getLogger("sitedrift")
+KEY, UNHEARD = "training", "progress is not shown in Prefect: %s"
 EVERY_S = 2.0
 """Seconds between two updates of the artifact: each is a request to Prefect's server."""
 
@@ -40,9 +42,12 @@ def shown(title: str, terminal: TextIO | None = None) -> Iterator[Tell]:
 
 def _begin(title: str) -> UUID | None:
     try:
-        return create_progress_artifact(progress=0.0, key=KEY, description=title)
-    except Exception as error:  # a server that cannot be told is no reason not to train
-        return _unheard(error)
+        made = create_progress_artifact(progress=0.0, key=KEY, description=title)
+    except Exception as error:  # noqa: BLE001 - a server that cannot be told is no reason not to train
+        log.info(UNHEARD, type(error).__name__)
+        return None
+    assert isinstance(made, UUID), "a task of ours is not asynchronous"
+    return made
 
 
 def _go_on(artifact: UUID | None, told: str, share: float) -> UUID | None:
@@ -50,19 +55,17 @@ def _go_on(artifact: UUID | None, told: str, share: float) -> UUID | None:
     if artifact is None:
         return None
     try:
-        return update_progress_artifact(artifact, progress=100 * share, description=told)
-    except Exception as error:  # as above
-        return _unheard(error)
-
-
-def _unheard(error: Exception) -> None:
-    logging.getLogger("sitedrift").info("progress is not shown in Prefect: %s", type(error).__name__)
+        update_progress_artifact(artifact, progress=100 * share, description=told)
+    except Exception as error:  # noqa: BLE001 - as above
+        log.info(UNHEARD, type(error).__name__)
+        return None
+    return artifact
 
 
 @contextmanager
 def _bar(title: str, terminal: TextIO) -> Iterator[Tell]:
     if not terminal.isatty():
-        yield lambda what, share: None
+        yield untold
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
