@@ -47,8 +47,18 @@ def fine_tune(case: Case, decided: Next) -> None:
     site.settle_challenger(case, decided, model)
 
 
+def adapt(case: Case, decided: Next) -> None:
+    """A network adapted to the site's scans without labels, predicted there alone, served for a time."""
+    adapted = site.adapt_model(case, decided)
+    if adapted is None:
+        return
+    stages.predict(case.uri, replace(case.serving, model=adapted.model), case.run)
+    site.settle_adapted(case, decided, adapted)
+
+
 ACTIONS: dict[str | None, Callable[[Case, Next], None]] = {
     "recalibrate": recalibrate,
     "reharmonize": reharmonize,
+    "adapt": adapt,
     "fine_tune": fine_tune,
 }

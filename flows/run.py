@@ -65,10 +65,15 @@ def follow(uri: str, name: str, target: str, run: str, at: datetime) -> None:
     """One target at one site: what it runs, what was found, what is done about it."""
     for sentence in site.finish_rollouts(uri, target, run, at):
         log.info("%s: %s", name, sentence)
+    ended = site.renew_or_end(uri, name, target, run, at)
     serving = site.ensure_serving(uri, name, target, run, at)
     if serving is None:
         return
-    stages.harmonize(uri, name, serving.recipe, site.unserved(uri, name, target), run)
+    if ended is not None:
+        log.info("%s: %s", name, ended)
+    # what came while another recipe was served has not gone through this one
+    keys = site.unserved(uri, name, target) if ended is None else site.sound(uri, name, target)
+    stages.harmonize(uri, name, serving.recipe, keys, run)
     stages.predict(uri, serving, run)
     shadow = site.shadow_of(uri, target)
     if shadow is not None:

@@ -9,6 +9,7 @@ from platform_core.manifest import stages
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.workspace import open_workspace
 from platform_core.trial.case import Case, Next
+from platform_core.trial.without_labels import Adapted
 from tasks.progress import shown
 from tasks.retries import TRANSIENT
 
@@ -33,6 +34,14 @@ def ensure_serving(uri: str, site: str, target: str, run: str, at: datetime) -> 
     from platform_core.trial import onboard
 
     return onboard.ensure_serving(open_workspace(uri), site, target, run=run, at=at)
+
+
+@task(task_run_name="time of what {site} runs for {target}", **TRANSIENT)
+def renew_or_end(uri: str, site: str, target: str, run: str, at: datetime) -> str | None:
+    """Renew or end a serving whose time is over; a sentence about what changed, None if nothing did."""
+    from platform_core.trial import expiry
+
+    return expiry.renew_or_end(open_workspace(uri), site, target, run=run, at=at)
 
 
 @task(task_run_name="series of {site} without {target}", **TRANSIENT)
@@ -157,6 +166,22 @@ def train_source(uri: str, target: str, recipe: str, run: str, at: datetime) -> 
 
     with shown(f"source model of {target}") as tell:
         return train.train_source(open_workspace(uri), target, recipe=recipe, run=run, at=at, tell=tell).name
+
+
+@task(task_run_name="adapt to {case.site}")
+def adapt_model(case: Case, decided: Next) -> Adapted | None:
+    """Try adaptations without labels; the first that passes, registered, or None."""
+    from platform_core.trial import adapt as trial
+
+    return trial.adapt_model(case, decided.decision)
+
+
+@task(task_run_name="settle {adapted.model}")
+def settle_adapted(case: Case, decided: Next, adapted: Adapted) -> None:
+    """Serve the adapted version at the case's site, for a time."""
+    from platform_core.trial import adapt as trial
+
+    trial.settle_adapted(case, decided.decision, adapted)
 
 
 @task(task_run_name="fit the reference recipe of {target}", **TRANSIENT)

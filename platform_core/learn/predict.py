@@ -75,19 +75,27 @@ def network_of(workspace: Workspace, model: ModelRef) -> Callable[[Volume], tupl
     bundle = read_bundle(workspace, model.bundle_uri)
 
     def see(volume: Volume) -> tuple[float, Reals]:
-        framed = torch.from_numpy(frame(volume, bundle.framing)[None, None])
-        logits, embeddings = answers(bundle.network, framed)
-        score = bundle.platt.score(np.asarray(logits.numpy(), dtype=np.float64))
-        return float(score[0]), np.asarray(embeddings[0].numpy(), dtype=np.float64)
+        scores, embeddings = scores_and_embeddings(bundle, frame(volume, bundle.framing)[None, None])
+        return float(scores[0]), embeddings[0]
 
     return see
+
+
+def scores_and_embeddings(bundle: Bundle, arrays: npt.NDArray[np.float32]) -> tuple[Reals, Reals]:
+    """Scores (n,) before a site's calibration, and embeddings (n, channels), of framed scans (n, 1, ...).
+
+    Raises:
+        TooLittleMemory: If not even two scans fit the device.
+    """
+    logits, embeddings = answers(bundle.network, torch.from_numpy(arrays))
+    scores = bundle.platt.score(np.asarray(logits.numpy(), dtype=np.float64))
+    return scores, np.asarray(embeddings.numpy(), dtype=np.float64)
 
 
 def _predictions(bundle: Bundle, loaded: Loaded) -> list[dict[str, Any]]:
     if not loaded.scans:
         return []
-    logits, embeddings = answers(bundle.network, torch.from_numpy(loaded.arrays))
-    scores = bundle.platt.score(np.asarray(logits.numpy(), dtype=np.float64))
+    scores, embeddings = scores_and_embeddings(bundle, loaded.arrays)
     positive = 1 / (1 + np.exp(-scores))
     return [
         {
@@ -97,5 +105,5 @@ def _predictions(bundle: Bundle, loaded: Loaded) -> list[dict[str, Any]]:
             "probability": [float(1 - p), float(p)],
             "embedding": embedding,
         }
-        for scan, score, p, embedding in zip(loaded.scans, scores, positive, embeddings.numpy(), strict=True)
+        for scan, score, p, embedding in zip(loaded.scans, scores, positive, embeddings, strict=True)
     ]

@@ -135,12 +135,15 @@ def alias(workspace: Workspace, ref: ModelRef, name: Alias, *, run: str, at: dat
     """Give one version an alias other than `champion`, which only `promote` and `rollback` give.
 
     Raises:
-        BadRequest: If that is asked, or the present champion would lose its alias, or another event came between.
+        BadRequest: If that is asked, or the present champion would lose its alias, or another event came between, or
+            an adapted version, which is for one site, would become anything but refused.
     """
     known, epoch = _known(workspace, ref.model)
     present = known.get(ref.name, ref)
     if name == "champion" or present.alias == "champion":
         raise BadRequest(f"{ref.name}: only a promotion or a rollback changes who is champion")
+    if "adapted" in (name, present.alias) and name != "refused":
+        raise BadRequest(f"{ref.name}: what was adapted to one site is for no other, and nothing else becomes adapted")
     changed = _renamed(present, name, epoch, at)
     _append(workspace, [changed], run=run)
     return changed
@@ -157,7 +160,7 @@ def promote(workspace: Workspace, ref: ModelRef, *, over: ModelRef | None, run: 
         at: The moment, UTC.
 
     Raises:
-        BadRequest: If `over` is not the champion any more, or another event came between.
+        BadRequest: If `over` is not the champion any more, another event came between, or the version is adapted.
     """
     known, epoch = _known(workspace, ref.model)
     present = _champion_of(known)
@@ -166,6 +169,8 @@ def promote(workspace: Workspace, ref: ModelRef, *, over: ModelRef | None, run: 
         raise BadRequest(f"{ref.name}: the champion is now {found}, not {over and over.name}; judge again")
     if present is not None and present.name == ref.name:
         return present
+    if known.get(ref.name, ref).alias == "adapted":
+        raise BadRequest(f"{ref.name} was adapted to one site's scans and is for no other; promote another version")
     promoted = _renamed(ref, "champion", epoch, at)
     former = [] if present is None else [_renamed(present, "former", epoch, at)]
     _append(workspace, [promoted, *former], run=run)

@@ -56,11 +56,6 @@ class Serving:
         """The serving as decisions record it."""
         return json.dumps(asdict(self) | {"until": self.until and self.until.isoformat()}, sort_keys=True)
 
-    def runs_as(self, other: "Serving") -> bool:
-        """Whether both give every scan the same answer."""
-        mine, theirs = ((s.model, s.recipe, s.calibration) for s in (self, other))
-        return mine == theirs
-
 
 def current_serving(workspace: Workspace, site: str, target: str) -> Serving | None:
     """The serving in force; None before the first."""
@@ -79,6 +74,14 @@ def serving_history(workspace: Workspace, site: str, target: str) -> list[Servin
     where = (pc.field("site") == site) & (pc.field("target") == target)
     rows = workspace.lake.read(layout.SERVING, where).to_pylist()
     return [_serving(row) for row in sorted(rows, key=lambda row: row["epoch"])]
+
+
+def serving_since(workspace: Workspace, serving: Serving) -> datetime:
+    """The moment from which a serving has held, UTC."""
+    where = (pc.field("site") == serving.site) & (pc.field("target") == serving.target)
+    rows = workspace.lake.read(layout.SERVING, where & (pc.field("epoch") == serving.epoch), ["since"])
+    since: datetime = rows.column("since")[0].as_py()
+    return since
 
 
 def change_serving(workspace: Workspace, new: Serving, *, decision_key: str | None, at: datetime, run: str) -> Serving:

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from platform_core.manifest.serving import Serving
 from platform_core.policy.decide import Decision
 from platform_core.trial.case import Case, finding_of, serve, settle
+from platform_core.trial.expiry import until
 from platform_core.trial.paired import pair
 
 MOST_LOGITS = 2.0
@@ -20,17 +20,16 @@ def recalibrate(case: Case, decision: Decision) -> None:
     before = case.serving
     assumed = before.calibration.prevalence
     prevalence = capped(assumed, assumed + float(finding_of(case)["size"]))
-    wanted = replace(before, calibration=before.calibration.moved_to(prevalence))
-    if does_harm(case, before, wanted):
+    moved = replace(before, calibration=before.calibration.moved_to(prevalence))
+    pairs = pair(case.workspace, before, moved, keys=case.keys)
+    gain = pairs.gain() if pairs.n_patients else None
+    has_enough = pairs.fewest_of_a_class >= case.workspace.settings.policy.min_class_patients
+    is_confirmed = gain is not None and has_enough and gain.low > 0
+    wanted = replace(moved, until=until(case.workspace, case.at, has_labels=is_confirmed))
+    if gain is not None and gain.high < 0:
         settle(case, decision, status="refused", before=before, after=wanted)
     else:
         settle(case, decision, status="done", before=before, after=serve(case, wanted, decision))
-
-
-def does_harm(case: Case, before: Serving, wanted: Serving) -> bool:
-    """Whether log-loss on the period's labelled evaluation patients rises beyond chance; False without labels."""
-    pairs = pair(case.workspace, before, wanted, keys=case.keys)
-    return pairs.n_patients > 0 and pairs.gain().high < 0
 
 
 def capped(assumed: float, estimated: float) -> float:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from platform_core.policy.decide import Decision
 from platform_core.trial.case import Case, serve, settle
+from platform_core.trial.expiry import until
 from platform_core.trial.receipt import harmonization_receipt
 from platform_core.trial.recipe_trial import fit_tried_recipe
 from platform_core.trial.trial_rows import keep_trial, kept_trials
@@ -27,7 +28,9 @@ def settle_recipe(case: Case, decision: Decision, recipe: str) -> None:
     facts = {"receipt": receipt.to_json() | {"refused_steps": [one.because for one in steps]}}
     enforced = case.workspace.target(case.target).refuse_harmful_steps
     if receipt.helps and not (steps and enforced):
-        after = serve(case, wanted, decision)
+        is_confirmed = receipt.gain is not None and receipt.gain.low > 0
+        ends = until(case.workspace, case.at, has_labels=is_confirmed)
+        after = serve(case, replace(wanted, until=ends), decision)
         settle(case, decision, status="done", before=before, after=after, facts=facts)
     else:
         settle(case, decision, status="refused", before=before, after=wanted, facts=facts)

@@ -31,6 +31,7 @@ from platform_core.provenance import digest
 from platform_core.storage.tables import rows_of
 from platform_core.trial.expiry import until
 from platform_core.trial.change_control import keep_change_control
+from platform_core.trial.expiry import until
 
 Row = dict[str, Any]
 Verb = Literal["promote", "rollback", "restore"]

@@ -89,6 +89,25 @@ def show_reference(workspace: Workspace, site: str, target: str, *, run: str) ->
     return [shown for shown in each if shown is not None]
 
 
+def show_again(inputs: Inputs) -> Iterator[tuple[int, Volume]]:
+    """Labels, 1 or 0, and volumes of the reference as the site's scanner shows them, for other networks to see.
+
+    The same scans with the same noise as `show_reference` shows; none where it has not shown these inputs.
+    """
+    if inputs.serving is None or inputs.reference is None or inputs.transported is None:
+        return
+    bench = _Bench(inputs=inputs, serving=inputs.serving, reference=inputs.reference)
+    way = bench.learn()
+    if way is None:
+        return
+    for row in bench.to_show:
+        try:
+            volume = inputs.workspace.read_volume(str(row["volume_uri"])).first()
+            yield bench.y[row["series_key"]], way.show(volume, seed=seed_of(str(row["series_key"])))
+        except (UnreadableScan, FileNotFoundError):
+            continue
+
+
 def _show(inputs: Inputs, found: Sequence[Finding], run: str) -> Shown | None:
     if inputs.serving is None or inputs.reference is None or inputs.is_reference:
         return None

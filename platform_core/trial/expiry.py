@@ -1,0 +1,95 @@
+"""What a site was given without a label ends by itself, unless quiet periods speak for it."""
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from platform_core import layout
+from platform_core.manifest.schemas import DECISION
+from platform_core.manifest.serving import Serving, change_serving, current_serving, serving_history, serving_since
+from platform_core.manifest.workspace import Workspace
+from platform_core.provenance import digest
+from platform_core.shift.stage import Finding, findings
+from platform_core.storage.tables import rows_of
+
+
+def until(workspace: Workspace, at: datetime, *, has_labels: bool) -> datetime | None:
+    """When a change of serving that is made at `at` ends by itself; None if labels have confirmed it."""
+    return None if has_labels else at + timedelta(days=workspace.settings.policy.days_without_labels)
+
+
+def renew_or_end(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> str | None:
+    """Renew a serving whose time is over if the site has been quiet since, else put back what holds without a limit.
+
+    Quiet: there are findings of periods that go on after the change, and the latest of every stratum is `none`.
+
+    Returns:
+        A sentence about what changed; None if nothing did.
+
+    Raises:
+        BadRequest: If the serving was changed at the same time.
+    """
+    present = current_serving(workspace, site, target)
+    if present is None or present.until is None or present.until > at:
+        return None
+    if _is_quiet(workspace, present):
+        wanted = replace(present, until=until(workspace, at, has_labels=False))
+        told = f"no label has confirmed {_spelt(present)}, and the site has been quiet with it: until {wanted.until:%F}"
+        return _change(workspace, "renew", present, wanted, told, run=run, at=at)
+    before = _without_limit(workspace, present)
+    if before is None:
+        return None
+    told = f"neither labels nor a quiet period have confirmed {_spelt(present)}: {site} runs {_spelt(before)} again"
+    return _change(workspace, "restore", present, replace(before, epoch=present.epoch), told, run=run, at=at)
+
+
+def _is_quiet(workspace: Workspace, serving: Serving) -> bool:
+    began_on = serving_since(workspace, serving).date()
+    later = [f for f in findings(workspace, serving.site) if f.target == serving.target and f.period_end > began_on]
+    latest: dict[str, Finding] = {}
+    for found in sorted(later, key=lambda found: (found.period_start, found.run)):
+        latest[found.stratum] = found
+    return bool(latest) and all(found.kind == "none" for found in latest.values())
+
+
+def _without_limit(workspace: Workspace, serving: Serving) -> Serving | None:
+    """The latest serving before this one that has no limit: what was given for a time is not gone back to."""
+    history = serving_history(workspace, serving.site, serving.target)
+    return next((each for each in reversed(history) if each.until is None), None)
+
+
+def _change(
+    workspace: Workspace,
+    verb: Literal["renew", "restore"],
+    present: Serving,
+    wanted: Serving,
+    because: str,
+    *,
+    run: str,
+    at: datetime,
+) -> str:
+    """Put the serving in force and write down why; no finding asked for it."""
+    key = digest(["by itself", verb, present.target, present.site, present.epoch])
+    now = change_serving(workspace, wanted, decision_key=key, at=at, run=run)
+    row: dict[str, Any] = {
+        "site": present.site,
+        "decision_key": key,
+        "decided_at": at,
+        "step": 0,
+        "target": present.target,
+        "action": verb,
+        "because": because,
+        "status": "done",
+        "approved_by": "policy",
+        "serving_before": present.to_json(),
+        "serving_after": now.to_json(),
+        "evidence": json.dumps({}),
+        "run": run,
+    }
+    workspace.lake.append(layout.DECISION, rows_of(DECISION, [row]), transaction=f"decision/{key}/done")
+    return because
+
+
+def _spelt(serving: Serving) -> str:
+    return f"{serving.model} by {serving.recipe} at prevalence {serving.calibration.prevalence:.2f}"
