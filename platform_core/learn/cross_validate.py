@@ -21,6 +21,7 @@ from platform_core.learn.data import Loaded, Scan
 from platform_core.learn.embedding import logits_and_embeddings
 from platform_core.learn.networks import Classifier
 from platform_core.learn.resume import Bookmarks
+from platform_core.learn.segment import overlap
 from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.trained import Reals, Rows, joined, labels_of, some, train_copy
 from platform_core.provenance import number_of
@@ -46,7 +47,8 @@ class Trial:
 
     strategy: str
     logits: tuple[float, ...] = ()
-    """Of every scan of the site, by the network that was not shown its patient; empty if the training failed."""
+    """Of every scan of the site, by the network that was not shown its patient; empty if the training failed. Of a
+    segmentation: Dice in place of logits."""
     curve: tuple[float, ...] = ()
     """Mean training loss of each epoch, over the folds that came so far, nats."""
     seconds: float
@@ -65,7 +67,7 @@ class Entry:
     outcome: Outcome
     because: str
     log_loss: Estimate | None = None
-    """Nats per scan at the site's own prevalence; lower is better."""
+    """Nats per scan at the site's own prevalence; of a segmentation 1 - Dice; lower is better."""
     gain: Estimate | None = None
     """Log-loss of `none` less that of this one, on the same patients; above 0 is better."""
     seed_gain: float | None = None
@@ -119,12 +121,17 @@ class _Field:
     bookmarks: Bookmarks | None
     logits: Reals
     """Of the start, for the site's scans."""
-    embedded: torch.Tensor
-    """(n, channels) of the start, the site's scans first, then the replayed ones."""
+    embedded: torch.Tensor | None
+    """(n, channels) of the start, the site's scans first, then the replayed ones; None of a segmentation, whose maps
+    would fill the memory."""
 
     @property
     def patients(self) -> list[str]:
         return [scan.patient_key for scan in self.site.scans]
+
+    @property
+    def loss_word(self) -> str:
+        return "log-loss" if self.site.masks is None else "1 - Dice"
 
     def start_of(self, strategy: Strategy) -> Classifier:
         if strategy.starts_from == "champion":
@@ -279,7 +286,7 @@ class _Judge:
         saved = self.losses[self.leader.strategy] - self.losses[trial.strategy]
         gain, error = float(saved.mean()), standard_error(saved, self.shared.patients)
         leads = gain > error
-        told = f"log-loss {-gain:+.4f} against {self.leader.strategy}, " + (
+        told = f"{self.shared.loss_word} {-gain:+.4f} against {self.leader.strategy}, " + (
             f"better by more than one standard error ({error:.4f})"
             if leads
             else f"no better by one standard error ({error:.4f})"
@@ -318,7 +325,7 @@ class _Judge:
         entries = tuple(replace(e, outcome="won") if e.strategy == name else e for e in self.entries)
         return Race(
             winner=name,
-            because=_in_one_sentence(name, entries),
+            because=_in_one_sentence(name, entries, self.shared.loss_word),
             entries=entries,
             n_patients=len(set(self.shared.patients)),
             n_scans=len(self.shared.site.scans),
@@ -342,16 +349,17 @@ class _Judge:
         )
 
 
-def _in_one_sentence(winner: str, entries: Sequence[Entry]) -> str:
+def _in_one_sentence(winner: str, entries: Sequence[Entry], loss: str) -> str:
     run = [entry for entry in entries if entry.outcome != "not_run" and entry.strategy != NONE]
     if winner == NONE:
         tried = ", ".join(entry.strategy for entry in run) or "nothing"
-        return f"no gradient is worth its cost: {tried} lowered cross-validated log-loss by no more than chance"
+        return f"no gradient is worth its cost: {tried} lowered cross-validated {loss} by no more than chance"
     won = next(entry for entry in entries if entry.strategy == winner)
     assert won.gain is not None, "a winner was compared"
     seeds = "" if won.seed_sd is None else f"; over {won.n_seeds} seeds {won.seed_gain:.4f}, SD {won.seed_sd:.4f}"
     gain = f"{won.gain.value:.4f} [{won.gain.low:.4f}, {won.gain.high:.4f}]"
-    return f"{winner} won among {len(run) + 1}: cross-validated log-loss is lower by {gain} nats per scan{seeds}"
+    unit = " nats per scan" if loss == "log-loss" else ""
+    return f"{winner} won among {len(run) + 1}: cross-validated {loss} is lower by {gain}{unit}{seeds}"
 
 
 def _prepare(
@@ -363,13 +371,13 @@ def _prepare(
     n_folds: int,
     bookmarks: Bookmarks | None,
 ) -> _Field:
-    n_class = [len({scan.patient_key for scan in site.scans if scan.y == y}) for y in (0, 1)]
-    for n, word in zip(n_class, ("negative", "positive"), strict=True):
+    needed = {0: "negative", 1: "positive"} if site.masks is None else {1: "positive"}
+    n_class = {y: len({scan.patient_key for scan in site.scans if scan.y == y}) for y in needed}
+    for y, n in n_class.items():
         if n < 2:
-            raise EmptySample(f"{word} patients to race on", 2, n)
-    n_folds = min(n_folds, *n_class)
-    arrays = np.concatenate([site.arrays, replay.arrays]) if replay.scans else site.arrays
-    logits, embedded = logits_and_embeddings(start, torch.from_numpy(arrays))
+            raise EmptySample(f"{needed[y]} patients to race on", 2, n)
+    n_folds = min(n_folds, *n_class.values())
+    logits, embedded = _of_start(start, site, replay)
     return _Field(
         start=start,
         blank=blank,
@@ -379,9 +387,18 @@ def _prepare(
         n_folds=n_folds,
         settings=settings,
         bookmarks=bookmarks,
-        logits=np.asarray(logits[: len(site.scans)].numpy(), dtype=np.float64),
-        embedded=embedded.clone(),
+        logits=logits,
+        embedded=embedded,
     )
+
+
+def _of_start(start: Classifier, site: Loaded, replay: Loaded) -> tuple[Reals, torch.Tensor | None]:
+    """What the start says of the site's scans, and the embeddings of those and the replayed ones."""
+    if site.masks is not None:
+        return overlap(start, site), None
+    arrays = np.concatenate([site.arrays, replay.arrays]) if replay.scans else site.arrays
+    logits, embedded = logits_and_embeddings(start, torch.from_numpy(arrays))
+    return np.asarray(logits[: len(site.scans)].numpy(), dtype=np.float64), embedded.clone()
 
 
 def _attempt(shared: _Field, strategy: Strategy, seed: int, tell: Tell) -> Trial:
@@ -413,7 +430,8 @@ def _over_folds(
 ) -> tuple[Reals, tuple[float, ...], float]:
     """Held-out logits of the site's scans, the mean curve, and passes spent."""
     start, names = shared.start_of(strategy), shared.start.block_names
-    is_probe = is_head_alone(strategy, names) and start is shared.start
+    embedded = shared.embedded if start is shared.start else None
+    is_probe = is_head_alone(strategy, names) and embedded is not None
     logits, curves, n_passes = np.empty(len(shared.site.scans)), [], 0.0
     for number, held_out in enumerate(_held_out(shared)):
         data = joined(some(shared.site, ~held_out), shared.replay)
@@ -424,20 +442,26 @@ def _over_folds(
             data,
             strategy,
             settings,
-            embedded=shared.embedded[torch.from_numpy(trains)] if start is shared.start else None,
+            embedded=None if embedded is None else embedded[torch.from_numpy(trains)],
             bookmarks=shared.bookmarks,
             tell=heard,
         )
         logits[held_out] = _logits(trained.network, shared, held_out, is_probe=is_probe)
         curves.append(trained.curve)
-        n_passes += n_passes_to_train(strategy, names, len(data.scans), settings, is_embedded=start is shared.start)
+        n_passes += n_passes_to_train(strategy, names, len(data.scans), settings, is_embedded=embedded is not None)
         n_passes += 0.0 if is_probe else n_passes_to_embed(int(held_out.sum()))
     return logits, _mean_curve(curves), n_passes
 
 
 def _logits(network: Classifier, shared: _Field, rows: Rows, *, is_probe: bool) -> Reals:
-    """Raw logits of some of the site's scans; of a probe, whose features are the start's, by the head alone."""
+    """Raw logits of some of the site's scans; of a probe, whose features are the start's, by the head alone.
+
+    Of a segmentation: Dice.
+    """
+    if shared.site.masks is not None:
+        return overlap(network, some(shared.site, rows))
     if is_probe:
+        assert shared.embedded is not None, "a probe is one of embeddings"
         with torch.inference_mode():
             found = network.head(shared.embedded[: len(rows)][torch.from_numpy(rows)]).squeeze(1)
     else:
@@ -446,7 +470,9 @@ def _logits(network: Classifier, shared: _Field, rows: Rows, *, is_probe: bool) 
 
 
 def _losses(shared: _Field, trial: Trial) -> Reals:
-    """Nats lost on each scan of the site."""
+    """Nats lost on each scan of the site; of a segmentation 1 - Dice."""
+    if shared.site.masks is not None:
+        return 1 - np.asarray(trial.logits)
     p = calibrated_by_others(np.asarray(trial.logits), shared.site.scans, shared.fold)
     return log_losses(labels_of(shared.site.scans), p)
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from platform_core.learn.data import Loaded
 from platform_core.learn.device import fewer, is_out_of_memory
 from platform_core.learn.networks import Classifier
 from platform_core.learn.unet import BOTTOM
@@ -44,6 +45,19 @@ def segment(network: Classifier, x: torch.Tensor, *, threshold: float = 0.5, bat
     network.cpu()
     marks, logits, embeddings = zip(*parts, strict=True)
     return Segmented(np.concatenate(marks), torch.cat(logits), torch.cat(embeddings))
+
+
+def overlap(network: Classifier, data: Loaded, *, threshold: float = 0.5) -> Reals:
+    """Dice of each scan with a mask, (n,), [0, 1].
+
+    Raises:
+        TooLittleMemory: If not even two scans fit the device.
+    """
+    assert data.masks is not None, "labelled scans of a segmentation are loaded with their masks"
+    if not data.scans:
+        return np.empty(0)
+    seen = segment(network, torch.from_numpy(data.arrays), threshold=threshold)
+    return dice(seen.marks, data.masks.voxels, data.masks.n_outside)
 
 
 def dice(marks: Marks, truth: Marks, n_outside: npt.NDArray[np.int64]) -> Reals:

@@ -181,11 +181,11 @@ def _seen_in_masks(training: Training, network: Classifier) -> tuple[Platt, dict
     if not held_out.scans:
         return Platt(slope=1.0, intercept=0.0), metrics
     seen = segment(network, torch.from_numpy(held_out.arrays), threshold=training.calibration.threshold)
-    overlap = dice(seen.marks, held_out.masks.voxels, held_out.masks.n_outside)
+    found = dice(seen.marks, held_out.masks.voxels, held_out.masks.n_outside)
     sites, y = [scan.site for scan in held_out.scans], labels_of(held_out.scans)
     for site in sorted(set(sites) & set(metrics)):
         rows = np.array([name == site for name in sites], dtype=bool)
-        metrics[site] |= {"n_held_out": float(rows.sum()), "dice": float(overlap[rows].mean())}
+        metrics[site] |= {"n_held_out": float(rows.sum()), "dice": float(found[rows].mean())}
     if min(int((y == value).sum()) for value in (0, 1)) < ENOUGH_TO_CALIBRATE:
         return Platt(slope=1.0, intercept=0.0), metrics
     return fit_platt(np.asarray(seen.logits.numpy(), dtype=np.float64), y, sites), metrics

@@ -51,7 +51,7 @@ def judge(
     sides = [(s, with_model(s, challenger), keys if s.site == site else None) for s in servings]
     if workspace.target(target).task == "segmentation":
         overlaps = {s.site: pair_masks(workspace, s, after, keys=some, unseen=unseen) for s, after, some in sides}
-        return judge_overlaps(overlaps, site, rules, n_before, **names)
+        return judge_overlaps(overlaps, site, rules, n_before, seeds=seeds, **names)
     pairs = {s.site: pair(workspace, s, after, keys=some, unseen=unseen) for s, after, some in sides}
     source = workspace.target(target).source_site
     return judge_pairs(pairs, site, rules, n_before, source_site=source, seeds=seeds, **names)

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from platform_core.learn import registry
 from platform_core.learn.bundle import read_bundle
 from platform_core.learn.data import Scan, find_scans
 from platform_core.learn.masks import load_labelled
-from platform_core.learn.segment import dice, segment
+from platform_core.learn.segment import overlap
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
@@ -18,7 +17,15 @@ from platform_core.settings import PolicySettings, SplitSettings
 from platform_core.shift.paired_mean import chance_of_no_gain
 from platform_core.shift.risk import Estimate, Reals, patient_bootstrap
 from platform_core.trial.paired import Unseen
-from platform_core.trial.weigh import GateVerdict, Outcome, SiteVerdict, share_of_alpha
+from platform_core.trial.weigh import (
+    SEED_SHARE,
+    GateVerdict,
+    Outcome,
+    Seeds,
+    SiteVerdict,
+    in_one_sentence,
+    share_of_alpha,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,16 +96,11 @@ def overlaps_of(
     drawn_on = [scan for scan in found if scan.mask_uri is not None and scan.y is not None]
     scans = _evidence(drawn_on, workspace.settings.split, unseen)
     loaded = load_labelled(workspace, scans, settings, bundle.framing)
-    overlap: Reals = np.empty(0)
-    if loaded.scans:
-        assert loaded.masks is not None, "labelled scans of a segmentation have masks"
-        seen = segment(bundle.network, torch.from_numpy(loaded.arrays), threshold=serving.calibration.threshold)
-        overlap = dice(seen.marks, loaded.masks.voxels, loaded.masks.n_outside)
     return Overlaps(
         series_key=tuple(scan.series_key for scan in loaded.scans),
         patients=tuple(scan.patient_key for scan in loaded.scans),
         y=np.array([scan.y for scan in loaded.scans], dtype=np.float64),
-        dice=overlap,
+        dice=overlap(bundle.network, loaded, threshold=serving.calibration.threshold),
     )
 
 
@@ -145,20 +147,23 @@ def judge_overlaps(
     n_challenges: int = 0,
     *,
     target: str = "",
+    seeds: Seeds | None = None,
     champion: str = "the champion",
     challenger: str = "the challenger",
 ) -> GateVerdict:
     """Judge a challenger by Dice on held-out scans of every site that is served.
 
     It passes if the asking site gains beyond chance at its share of alpha, and no other site may lose more Dice than
-    the margin allows; the source is one of them, so nothing is forgotten. A site that cannot tell stops it.
+    the margin allows (the source is one of them, so nothing is forgotten), and the seed did not make the gain. A site
+    that cannot tell stops it.
 
     Args:
         pairs_by_site: `before` by what each site runs now, `after` by what it would run.
         asking_site: The site that wants the challenger.
         rules: Margins.
         n_challenges: Challengers of the target that were judged before this one.
-        target: For the verdict only, as the two below.
+        target: For the verdict only, as the two names.
+        seeds: From the race; None: not measured, and not asked for.
         champion: Name.
         challenger: Name.
     """
@@ -170,16 +175,18 @@ def judge_overlaps(
     )
     asking = next((verdict for verdict in verdicts if verdict.site == asking_site), None)
     failed = [verdict for verdict in verdicts if verdict.outcome in ("fails", "not_evaluable")]
+    luck = seeds if seeds is not None and not seeds.sd < SEED_SHARE * seeds.gain else None
     return GateVerdict(
         target=target,
         champion=champion,
         challenger=challenger,
         site=asking_site,
-        passed=asking is not None and not failed,
-        because=_in_one_sentence(challenger, asking_site, asking, failed),
+        passed=asking is not None and not failed and luck is None,
+        because=in_one_sentence(challenger, asking_site, asking, failed, luck),
         sites=verdicts,
         number=number,
         alpha=None if asking is None or asking.outcome == "not_evaluable" else alpha,
+        seeds=seeds,
     )
 
 
@@ -216,11 +223,3 @@ def judge_overlap_site(
         dice_gain=gain,
         chance=chance,
     )
-
-
-def _in_one_sentence(challenger: str, site: str, asking: SiteVerdict | None, failed: Sequence[SiteVerdict]) -> str:
-    if asking is None:
-        return f"{challenger} is refused: {site} is not served, so nothing can be compared there"
-    if failed:
-        return f"{challenger} is refused: {'; '.join(f'{v.site}: {v.because}' for v in failed)}"
-    return f"{challenger} passes: {site}: {asking.because}; no other site loses more than the margin"

@@ -134,7 +134,8 @@ def _known_to(workspace: Workspace, material: Material) -> Any:
 
 
 def _facts_of(scans: Sequence[Scan]) -> list[list[Any]]:
-    return [[scan.site, scan.series_key, scan.revision, scan.y] for scan in scans]
+    told = ([scan.site, scan.series_key, scan.revision, scan.y, scan.mask_uri] for scan in scans)
+    return [facts if facts[-1] else facts[:-1] for facts in told]
 
 
 def _record(case: Case, material: Material, race_key: str, found: Race) -> None:

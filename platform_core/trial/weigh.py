@@ -139,7 +139,7 @@ def judge_pairs(
         challenger=challenger,
         site=asking_site,
         passed=asking is not None and not failed and not is_seeds_luck,
-        because=_in_one_sentence(challenger, asking_site, asking, failed, seeds if is_seeds_luck else None),
+        because=in_one_sentence(challenger, asking_site, asking, failed, seeds if is_seeds_luck else None),
         sites=verdicts,
         number=number,
         alpha=None if asking is None or asking.outcome == "not_evaluable" else alpha,
@@ -247,9 +247,10 @@ def _spelt(gain: Estimate) -> str:
     return f"{-gain.value:+.3f} [{-gain.high:+.3f}, {-gain.low:+.3f}]"
 
 
-def _in_one_sentence(
+def in_one_sentence(
     challenger: str, site: str, asking: SiteVerdict | None, failed: Sequence[SiteVerdict], luck: Seeds | None
 ) -> str:
+    """Why a challenger passes or is refused."""
     if asking is None:
         return f"{challenger} is refused: {site} is not served, so nothing can be compared there"
     reasons = [f"{v.site}: {v.because}" for v in failed]
