@@ -29,7 +29,6 @@ from platform_core.policy import episodes
 from platform_core.policy.record import decisions
 from platform_core.provenance import digest
 from platform_core.storage.tables import rows_of
-from platform_core.trial.expiry import until
 from platform_core.trial.change_control import keep_change_control
 from platform_core.trial.expiry import until
 
