@@ -8,7 +8,8 @@ from platform_core import layout
 from platform_core.manifest.workspace import Workspace
 from platform_core.report.card_facts import Bin, Card, card_of
 from platform_core.report.page import render, write_page
-from platform_core.shift.risk import Estimate, RiskReport
+from platform_core.shift.risk import Estimate
+from platform_core.trial.evaluation import Evaluation
 from platform_core.trial.model_record import FEWEST_TOLD, told_count
 
 SIDE_PX, MARGIN_PX = 300, 44
@@ -16,11 +17,16 @@ SIDE_PX, MARGIN_PX = 300, 44
 SPARK_PX = (96, 22)
 """Of a training curve, wide and high."""
 MEASURES = (
-    ("AUROC", "auroc", "0 to 1, higher is better, 0.5 is chance"),
-    ("Balanced error", "balanced_error", "0 to 1, lower is better"),
-    ("Brier score", "brier", "0 to 1, lower is better"),
-    ("Log-loss", "log_loss", "nats per scan, lower is better"),
+    ("AUROC", "auroc", "higher is better"),
+    ("Balanced accuracy", "balanced_accuracy", "at the served threshold"),
+    ("Sensitivity", "sensitivity", "at the served threshold"),
+    ("Specificity", "specificity", "at the served threshold"),
+    ("Sensitivity at fixed specificity", "sensitivity_at_specificity", "threshold chosen here"),
+    ("Brier score", "brier", "lower is better"),
+    ("Calibration error", "calibration_error", "lower is better"),
+    ("Log-loss", "log_loss", "nats per scan"),
 )
+"""Of an `Evaluation`: title, name, and how it is read."""
 
 
 def write_card(workspace: Workspace, model: str, *, at: datetime) -> str:
@@ -62,6 +68,8 @@ def _shown(workspace: Workspace, card: Card) -> dict[str, Any]:
         "months": months,
         "gate_gain": gate_gain,
         "metric": metric,
+        "specificity": workspace.settings.policy.specificity,
+        "runs_it": {serving.site for serving in card.record.run_by},
         "side": SIDE_PX,
         "margin": MARGIN_PX,
         "points": points(card.bins),
@@ -76,9 +84,10 @@ def months(first: date, last: date) -> str:
     return " to ".join(dict.fromkeys(spelt))
 
 
-def metric(report: RiskReport | None, name: str) -> Estimate | None:
-    """One measure of a report; None where it was not evaluable."""
-    return None if report is None else getattr(report, name)
+def metric(evaluation: Evaluation, name: str) -> Estimate | None:
+    """One measure of a site; None where it was not evaluable, or the site has too few patients to tell of."""
+    found: Estimate | None = getattr(evaluation, name)
+    return found if evaluation.n_patients >= FEWEST_TOLD else None
 
 
 def gate_gain(verdict: Mapping[str, Any], name: str) -> Estimate | None:

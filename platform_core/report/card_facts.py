@@ -15,12 +15,12 @@ from platform_core.harmonize.stage import written_recipe
 from platform_core.learn.registry import ModelRef, find, read_reference
 from platform_core.lineage.walk import METADATA
 from platform_core.manifest.labels import read_labels
-from platform_core.manifest.serving import Serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 from platform_core.settings import TargetSettings
-from platform_core.shift.risk import Estimate, Reals, RiskReport, measure_risk
-from platform_core.trial.model_record import FEWEST_TOLD, Record, evaluated, record_of, servings_under
+from platform_core.shift.risk import Estimate, Reals
+from platform_core.trial.evaluation import POOLED, Answers, Evaluation, answers_of, evaluate_model, joined
+from platform_core.trial.model_record import FEWEST_TOLD, Record, record_of
 
 HERE = "platform_core.report"
 MOST_BINS = 10
@@ -41,17 +41,6 @@ class TrainedAt:
     last_on: date
     manufacturers: Mapping[str, int]
     """Patients of each; those with fewer than ten together as `others`, perhaps still fewer than ten."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluatedAt:
-    """What one site's evaluation patients say; `report` is None where there are fewer than ten of them."""
-
-    site: str
-    runs_it: bool
-    n_patients: int
-    n_positive: int
-    report: RiskReport | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +66,8 @@ class Card:
     trained: Sequence[TrainedAt]
     n_missing: int
     """Listed scans that the manifest has no more."""
-    evaluated: Sequence[EvaluatedAt]
+    evaluated: Sequence[Evaluation]
+    """By site, all sites together last; metrics are None where a site has too few patients to tell of."""
     bins: Sequence[Bin]
     record: Record
     limits: Sequence[str]
@@ -93,7 +83,7 @@ def card_of(workspace: Workspace, model: str) -> Card:
     ref = find(workspace, model)
     trained, n_missing = _trained(workspace, ref)
     record = record_of(workspace, ref)
-    at_sites, bins = _evaluated(workspace, ref, {serving.site for serving in record.run_by})
+    evaluated, answers = evaluate_model(workspace, model), list(answers_of(workspace, model).values())
     made_with, target = _made_with(workspace, ref), workspace.target(ref.model)
     return Card(
         ref=ref,
@@ -102,35 +92,35 @@ def card_of(workspace: Workspace, model: str) -> Card:
         steps=_steps(workspace, ref),
         trained=trained,
         n_missing=n_missing,
-        evaluated=at_sites,
-        bins=bins,
+        evaluated=evaluated,
+        bins=calibration_bins(joined(answers)) if answers else [],
         record=record,
-        limits=_limits(workspace, target, trained, at_sites, record),
+        limits=_limits(workspace, target, trained, evaluated, record),
     )
 
 
-def calibration_bins(y: Reals, p: Reals) -> list[Bin]:
+def calibration_bins(answers: Answers) -> list[Bin]:
     """Scans in bins of about equal number by probability, at least ten in each, with what was found in them.
 
-    Args:
-        y: (n,), 1 positive, 0 negative.
-        p: (n,), calibrated probability of the positive class.
+    Each counts its weight, so that labels which were asked for stand for those that were not.
 
     Source:
-        Interval: Wilson 1927, doi:10.1080/01621459.1927.10502953. It takes scans for independent.
+        Interval: Wilson 1927, doi:10.1080/01621459.1927.10502953, at Kish's effective number of scans. It takes scans
+        for independent.
     """
-    order = np.argsort(p, kind="stable")
-    n_bins = min(MOST_BINS, len(p) // FEWEST_TOLD)
+    order = np.argsort(answers.p, kind="stable")
+    n_bins = min(MOST_BINS, len(order) // FEWEST_TOLD)
     parts = np.array_split(order, n_bins) if n_bins else []
-    return [_bin(y[rows], p[rows]) for rows in parts]
+    return [_bin(answers.y[rows], answers.p[rows], answers.weight[rows]) for rows in parts]
 
 
-def _bin(y: Reals, p: Reals) -> Bin:
-    n, share = len(y), float(y.mean())
+def _bin(y: Reals, p: Reals, weight: Reals) -> Bin:
+    n = float(weight.sum() ** 2 / (weight**2).sum())
+    share = float(np.average(y, weights=weight))
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * float(np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)))
     found = Estimate(share, max(centre - half, 0.0), min(centre + half, 1.0))
-    return Bin(foretold=float(p.mean()), found=found, n=n)
+    return Bin(foretold=float(np.average(p, weights=weight)), found=found, n=len(y))
 
 
 def _trained(workspace: Workspace, ref: ModelRef) -> tuple[list[TrainedAt], int]:
@@ -170,35 +160,6 @@ def _manufacturers(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return told | ({"others": others} if others else {})
 
 
-def _evaluated(workspace: Workspace, ref: ModelRef, runs_it: set[str]) -> tuple[list[EvaluatedAt], list[Bin]]:
-    found, ys, ps = [], [], []
-    for serving in servings_under(workspace, ref):
-        scans = evaluated(workspace, serving)
-        p = serving.calibration.probability(scans.score)
-        n_patients = len(set(scans.patient_key.tolist()))
-        if n_patients:
-            ys.append(scans.y)
-            ps.append(p)
-        report = (
-            _report(workspace, serving, scans.y, p, scans.patient_key.tolist()) if n_patients >= FEWEST_TOLD else None
-        )
-        found.append(
-            EvaluatedAt(
-                site=serving.site,
-                runs_it=serving.site in runs_it,
-                n_patients=n_patients,
-                n_positive=int(scans.y.sum()),
-                report=report,
-            )
-        )
-    return found, calibration_bins(np.concatenate(ys), np.concatenate(ps)) if ys else []
-
-
-def _report(workspace: Workspace, serving: Serving, y: Reals, p: Reals, patients: Sequence[str]) -> RiskReport:
-    least = workspace.settings.policy.min_class_patients
-    return measure_risk(y, p, patients, threshold=serving.calibration.threshold, min_class_patients=least)
-
-
 def _made_with(workspace: Workspace, ref: ModelRef) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(workspace.objects.get(f"{ref.bundle_uri}/{METADATA}"))
@@ -221,7 +182,7 @@ def _limits(
     workspace: Workspace,
     target: TargetSettings,
     trained: Sequence[TrainedAt],
-    at_sites: Sequence[EvaluatedAt],
+    evaluated: Sequence[Evaluation],
     record: Record,
 ) -> list[str]:
     least = workspace.settings.policy.min_class_patients
@@ -230,16 +191,9 @@ def _limits(
         told.append("Its intended use is not stated by those who run it.")
     if len(trained) == 1:
         told.append(f"It was trained on scans of one site, {trained[0].site}.")
-    for one in at_sites:
-        if one.report is None:
-            told.append(
-                f"{one.site}: fewer than {FEWEST_TOLD} labelled patients are held out; nothing was evaluated there."
-            )
-        elif one.report.auroc is None:
-            told.append(
-                f"{one.site}: fewer than {least} held-out patients of a class; AUROC and balanced error say nothing."
-            )
-    unserved = sorted({*workspace.sites} - {one.site for one in at_sites})
+    few = f"fewer than {least} held-out patients of a class; nothing could be evaluated there"
+    told += [f"{one.site}: {few}." for one in evaluated if one.log_loss is None and one.site != POOLED]
+    unserved = sorted({*workspace.sites} - {one.site for one in evaluated})
     told += [f"{site}: nothing is served there, and nothing was evaluated." for site in unserved]
     if record.gate is None:
         told.append("No gate has judged it against another model.")

@@ -135,14 +135,23 @@ def evaluate_model(workspace: Workspace, model: str) -> list[Evaluation]:
     Raises:
         UnknownName: If there is no such model.
     """
+    rules, answers = workspace.settings.policy, answers_of(workspace, model)
+    told = [evaluate(site, each, rules) for site, each in answers.items()]
+    return told if not answers else [*told, evaluate(POOLED, joined(list(answers.values())), rules)]
+
+
+def answers_of(workspace: Workspace, model: str) -> dict[str, Answers]:
+    """By site, what `evaluate_model` judges.
+
+    Raises:
+        UnknownName: If there is no such model.
+    """
     ref = registry.find(workspace, model)
-    unseen, rules = unseen_by(workspace, [ref]), workspace.settings.policy
-    answers = {
+    unseen = unseen_by(workspace, [ref])
+    return {
         serving.site: _answers(workspace, serving if serving.model == ref.name else with_model(serving, ref), unseen)
         for serving in current_servings(workspace, ref.model)
     }
-    told = [evaluate(site, each, rules) for site, each in answers.items()]
-    return told if not answers else [*told, evaluate(POOLED, joined(list(answers.values())), rules)]
 
 
 def joined(parts: Sequence[Answers]) -> Answers:

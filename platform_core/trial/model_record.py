@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -13,7 +13,6 @@ from platform_core.learn.registry import ModelRef
 from platform_core.manifest.serving import Serving, current_servings
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
-from platform_core.shift.scores import ScoredScans, label_and_score_rows
 
 Facts = dict[str, Any]
 
@@ -78,24 +77,6 @@ def told_sentence(text: str) -> str:
 def told_count(n: int) -> int | str:
     """A count of patients or scans that may leave the workspace."""
     return int(n) if n >= FEWEST_TOLD or n == 0 else f"fewer than {FEWEST_TOLD}"
-
-
-def servings_under(workspace: Workspace, ref: ModelRef) -> list[Serving]:
-    """Every served site as it would run this version: as it does, or at the prevalence that it assumes now."""
-    found = []
-    for serving in current_servings(workspace, ref.model):
-        if serving.model != ref.name:
-            moved = ref.calibration.moved_to(serving.calibration.prevalence)
-            serving = replace(serving, model=ref.name, calibration=moved)  # noqa: PLW2901
-        found.append(serving)
-    return found
-
-
-def evaluated(workspace: Workspace, serving: Serving) -> ScoredScans:
-    """Labelled scans of a site's evaluation patients that the serving has predicted."""
-    return label_and_score_rows(
-        workspace, serving.site, serving.target, serving.model, serving.recipe, part="evaluation"
-    )
 
 
 def _gate_told(gate: Facts) -> Facts:

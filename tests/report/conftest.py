@@ -115,7 +115,8 @@ def add_month(workspace: Workspace, month: Month) -> None:
          "manufacturer": month.scanner.split()[0], "scanner_model": month.scanner, "kernel": "B30f", "kvp": 120.0,
          "body_part": "CHEST", "n_x": 96, "n_y": 96, "n_z": 24, "n_t": 1, "spacing_x_mm": 0.8, "spacing_y_mm": 0.8,
          "spacing_z_mm": 2.5, "orientation": "LPS", "transfer_syntax": "1.2.840.10008.1.2.1", "geometry": "regular",
-         "acquired_on": observed, "observed_on": observed, "n_files": 1, "volume_uri": "v", "volume_sha256": "h",
+         "acquired_on": observed, "observed_on": observed, "n_files": 1, "volume_uri": "v",
+         "volume_sha256": one["series_key"],
          "ingested_at": MADE_AT - timedelta(hours=2) if month.period == 0 else AT}
         for one, observed in zip(ids, day, strict=True)
     ]  # fmt: skip

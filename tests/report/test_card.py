@@ -30,6 +30,7 @@ from platform_core.report.card import card_markdown, spark, write_card
 from platform_core.report.card_facts import calibration_bins, card_of
 from platform_core.shift.risk import auroc
 from platform_core.shift.scores import label_and_score_rows
+from platform_core.trial.evaluation import Answers
 from tests.report.conftest import AT, MADE_AT, TARGET, Month, add_month, append, serve
 from tests.report.test_pages import Page
 
@@ -189,18 +190,23 @@ def test_the_prevalence_is_that_of_the_labels(carded: Workspace) -> None:
 
 
 def test_metrics_are_of_evaluation_patients_by_the_site_s_serving(carded: Workspace) -> None:
-    east = next(one for one in card_of(carded, "lesion@2").evaluated if one.site == "east")
+    card = card_of(carded, "lesion@2")
+    east = next(one for one in card.evaluated if one.site == "east")
     scans = label_and_score_rows(carded, "east", "lesion", "lesion@2", "harmonized-1", part="evaluation")
-    assert east.runs_it
-    assert east.report is not None
-    assert east.report.auroc is not None
-    assert east.report.auroc.value == pytest.approx(auroc(scans.y, scans.score))
+    assert [serving.site for serving in card.record.run_by] == ["east"]
+    assert east.auroc is not None
+    assert east.auroc.value == pytest.approx(auroc(scans.y, scans.score))
     assert east.n_patients == len(scans)
+    assert sum(one.n for one in card.bins) == card.evaluated[-1].n_scans
+    assert f"| east | {len(scans)} | {int(scans.y.sum())} | {east.auroc.value:.2f} [" in card_markdown(
+        carded, "lesion@2"
+    )
 
 
 def test_a_site_with_too_few_patients_is_named_among_the_limits(html: str, carded: Workspace) -> None:
     limits = card_of(carded, "lesion@2").limits
-    assert "west: fewer than 10 labelled patients are held out; nothing was evaluated there." in limits
+    assert "west: fewer than 10 held-out patients of a class; nothing could be evaluated there." in limits
+    assert "| west | fewer than 10 | fewer than 10 | not evaluable |" in card_markdown(carded, "lesion@2")
     assert "south: nothing is served there, and nothing was evaluated." in limits
     assert "west: the gate could not tell (fewer than 10 labelled patients)." in limits
     assert all(one in words(html) for one in limits)
@@ -239,13 +245,25 @@ def test_an_unknown_model_is_named_with_those_that_exist(carded: Workspace) -> N
         card_markdown(carded, "lesion@7")
 
 
+def answers(rows: list[tuple[float, bool]], weight: float = 1.0) -> Answers:
+    p, y = np.array([row[0] for row in rows]), np.array([float(row[1]) for row in rows])
+    half, each = np.full(len(rows), 0.5), np.full(len(rows), weight)
+    return Answers(patients=tuple(map(str, range(len(rows)))), y=y, p=p, threshold=half, weight=each)
+
+
+def test_in_a_bin_a_scan_counts_its_weight() -> None:
+    same = answers([(0.4, True)] * 5 + [(0.4, False)] * 5)
+    (one,) = calibration_bins(replace(same, weight=np.where(same.y == 1, 3.0, 1.0)))
+    assert one.found.value == pytest.approx(0.75)
+    assert one.n == 10
+
+
 @given(st.lists(st.tuples(st.floats(0.001, 0.999), st.booleans()), max_size=150))
 def test_calibration_bins_hold_every_scan_once_and_agree_with_scipy(rows: list[tuple[float, bool]]) -> None:
-    p, y = np.array([row[0] for row in rows]), np.array([float(row[1]) for row in rows])
-    bins = calibration_bins(y, p)
+    bins = calibration_bins(answers(rows, weight=2.5))
     assert sum(one.n for one in bins) == (len(rows) if len(rows) >= 10 else 0)
     assert all(one.n >= 10 for one in bins)
-    assert [one.foretold for one in bins] == sorted(one.foretold for one in bins)
+    assert [one.foretold for one in bins] == pytest.approx(sorted(one.foretold for one in bins))
     for one in bins:
         low, high = binomtest(round(one.found.value * one.n), one.n).proportion_ci(method="wilson")
         assert (one.found.low, one.found.high) == pytest.approx((low, high), abs=1e-4)
