@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from platform_core.errors import EmptySample
+from platform_core.provenance import number_of
 from platform_core.shift.labels.bbse import TwoOpinions, two_opinions
 from platform_core.shift.labels.labelled_prevalence import LabelledPrevalence, log_e_value, prevalence_from_labels
 from platform_core.shift.labels.prevalence import P_FIT, PrevalenceEstimate, estimate_prevalence
 from platform_core.shift.labels.reliability import Reliability, fine_bins, reliability_of
 from platform_core.shift.material import Material
 from platform_core.shift.risk import Estimate, Reals
+from platform_core.shift.scores import ScoredScans, YesNo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +95,26 @@ def labelled_scores(material: Material, prevalence: TwoOpinions | None) -> Label
         reliability = reliability_of(known.score, known.y, n_bins=fine_bins(known.y))
     except EmptySample:
         return None
+    told = told.where(_is_even(told, reliability))
     share = None
     if prevalence is not None and prevalence.by_scores.p_fit > P_FIT:
         share = estimate_of(prevalence.by_scores)
     return LabelledScores(reliability=reliability, scores=told.score, y=told.y, prevalence=share)
+
+
+def _is_even(told: ScoredScans, reliability: Reliability) -> YesNo:
+    """Which labels to take so that among scans of like scores each had one chance to be labelled.
+
+    Informed requests prefer scans that are new to the model, also among those that score alike; what labels say at a
+    score would be said of those. A label is taken with the least chance of its bin over its own: at least half of them,
+    as requests keep to half of the even chance. Labels whose chance is not stated are all taken.
+    """
+    chance = np.full(len(told), np.nan) if told.chance is None else told.chance
+    place, is_stated = reliability.bins(told.score), np.isfinite(chance)
+    least = np.ones(len(reliability.n))
+    np.minimum.at(least, place[is_stated], chance[is_stated])
+    number = np.array([number_of(f"even/{key}") / 2**64 for key in told.series_key.tolist()])
+    return np.asarray(~(number * chance > least[place]), dtype=np.bool_)
 
 
 def estimate_of(found: PrevalenceEstimate) -> Estimate:

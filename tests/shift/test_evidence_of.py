@@ -7,7 +7,9 @@ import pytest
 
 from platform_core.settings import ShiftSettings
 from platform_core.shift.diagnosis import Verdict, bound_under, diagnose
+from platform_core.shift.estimates import labelled_scores
 from platform_core.shift.evidence import Evidence, evidence_of
+from platform_core.shift.labels.concept import one_look_test
 from platform_core.shift.material import Material
 from platform_core.shift.samples import Patients, header_changes
 from platform_core.shift.sentences import MOST_LETTERS
@@ -200,6 +202,31 @@ def test_labels_tell_the_prevalence_by_the_chances_they_were_drawn_with() -> Non
     assert weighted is not None
     assert even.low > 0.35
     assert weighted.low < 0.3 < weighted.high
+
+
+def test_labels_asked_for_with_uneven_chances_are_held_against_scores_as_if_drawn_evenly() -> None:
+    """The sick are asked for three times as often as others who score alike: taken as they are, labels lie."""
+    made = world(Site(n=4000, n_labels=4000))
+    assert made.scores is not None
+    chance = np.where(made.scores.y == 1, 0.9, 0.3)
+    rows = np.random.default_rng(4).random(4000) < chance
+    drawn, stated = made.scores.where(rows), replace(made.scores, chance=chance).where(rows)
+    as_drawn, even = (labelled_scores(replace(made, held_out=scans), None) for scans in (drawn, stated))
+    assert as_drawn is not None
+    assert even is not None
+    assert as_drawn.y.mean() > 0.5
+    assert even.y.mean() == pytest.approx(0.3, abs=0.03)
+    assert one_look_test(as_drawn.reliability, as_drawn.scores, as_drawn.y, is_comparable=True).verdict == "changed"
+    assert one_look_test(even.reliability, even.scores, even.y, is_comparable=True).verdict == "not_excluded"
+
+
+def test_one_chance_for_all_drops_no_label() -> None:
+    made = world(Site(n_labels=100))
+    assert made.scores is not None
+    for chance in (np.full(500, 0.2), np.full(500, np.nan)):
+        told = labelled_scores(replace(made, held_out=replace(made.scores, chance=chance)), None)
+        assert told is not None
+        assert len(told.y) == 100
 
 
 def test_a_class_that_the_reference_never_saw_leaves_prevalence_untold() -> None:
