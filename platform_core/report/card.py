@@ -9,7 +9,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.report.card_facts import Bin, Card, card_of
 from platform_core.report.page import render, write_page
 from platform_core.shift.risk import Estimate
-from platform_core.trial.evaluation import Evaluation
+from platform_core.trial.evaluation import POOLED, Evaluation
 from platform_core.trial.model_record import FEWEST_TOLD, told_count
 
 SIDE_PX, MARGIN_PX = 300, 44
@@ -68,6 +68,7 @@ def _shown(workspace: Workspace, card: Card) -> dict[str, Any]:
         "months": months,
         "gate_gain": gate_gain,
         "metric": metric,
+        "evaluated_count": evaluated_count,
         "specificity": workspace.settings.policy.specificity,
         "runs_it": {serving.site for serving in card.record.run_by},
         "side": SIDE_PX,
@@ -88,6 +89,17 @@ def metric(evaluation: Evaluation, name: str) -> Estimate | None:
     """One measure of a site; None where it was not evaluable, or the site has too few patients to tell of."""
     found: Estimate | None = getattr(evaluation, name)
     return found if evaluation.n_patients >= FEWEST_TOLD else None
+
+
+def evaluated_count(evaluated: Sequence[Evaluation], one: Evaluation, name: str) -> int | str:
+    """`n_patients` or `n_positive` of a site; of all sites only as much as does not give a small one away."""
+    few = [site for site in evaluated if site.n_patients < FEWEST_TOLD]
+    if one in few:
+        return told_count(1)
+    if one.site == POOLED and few:
+        told = sum(getattr(site, name) for site in evaluated if site not in few and site.site != POOLED)
+        return f"at least {told}"
+    return told_count(getattr(one, name))
 
 
 def gate_gain(verdict: Mapping[str, Any], name: str) -> Estimate | None:

@@ -206,7 +206,10 @@ def test_metrics_are_of_evaluation_patients_by_the_site_s_serving(carded: Worksp
 def test_a_site_with_too_few_patients_is_named_among_the_limits(html: str, carded: Workspace) -> None:
     limits = card_of(carded, "lesion@2").limits
     assert "west: fewer than 10 held-out patients of a class; nothing could be evaluated there." in limits
-    assert "| west | fewer than 10 | fewer than 10 | not evaluable |" in card_markdown(carded, "lesion@2")
+    text = card_markdown(carded, "lesion@2")
+    assert "| west | fewer than 10 | fewer than 10 | not evaluable |" in text
+    told = [one for one in card_of(carded, "lesion@2").evaluated if one.site in ("north", "east")]
+    assert f"| all sites | at least {sum(one.n_patients for one in told)} | at least " in text
     assert "south: nothing is served there, and nothing was evaluated." in limits
     assert "west: the gate could not tell (fewer than 10 labelled patients)." in limits
     assert all(one in words(html) for one in limits)
