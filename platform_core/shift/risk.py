@@ -46,6 +46,8 @@ class RiskReport:
     n_scans: int
     n_patients: int
     n_positive: int
+    overlap_loss: Estimate | None = None
+    """Of a segmentation: 1 - Dice, mean over scans, [0, 1], lower is better; all other metrics are None then."""
 
 
 def log_losses(y: Reals, p: Reals) -> Reals:

@@ -22,6 +22,7 @@ from platform_core.shift.risk import Estimate, RiskReport
 from platform_core.shift.stage import measure_shift
 from platform_core.shift.watch.raised import alarm_behind
 from platform_core.trial.before_after import risk_under
+from platform_core.trial.masked import in_overlap, overlap_risk, with_overlap
 from platform_core.trial.label_request import request_labels
 
 
@@ -75,6 +76,8 @@ def finding_of(case: Case) -> dict[str, Any]:
 
 def risk_now(case: Case, serving: Serving | None = None) -> RiskReport | None:
     """Risk on the period's labelled evaluation patients under a serving, by default the one in force."""
+    if _is_segmentation(case):
+        return overlap_risk(case.workspace, serving or case.serving, case.keys)
     return risk_under(case.workspace, case.site, case.target, serving or case.serving, case.keys)
 
 
@@ -82,10 +85,7 @@ def decide_next(case: Case) -> Next:
     """Ask the policy what comes next; what needs no action is recorded here and now."""
     finding = finding_of(case)
     drop_unanswered(case.workspace, finding, run=case.run, at=case.at)
-    report = risk_now(case)
-    target_risk = report.log_loss if report else None
-    situation = read_situation(case.workspace, finding, at=case.at, target_risk=target_risk)
-    decision = with_consent(decide(situation, policy_of(case.workspace)), read_history(case.workspace, finding))
+    decision = with_consent(_decided(case, finding), read_history(case.workspace, finding))
     if decision.action in episodes.ACTS and decision.status != "waiting":
         _begin(case, decision, finding)
         return Next(act=decision.action, decision=decision)
@@ -95,6 +95,16 @@ def decide_next(case: Case) -> Next:
     status: Status = "waiting" if decision.status == "waiting" else "done"
     settle(case, decision, status=status, before=case.serving, facts=facts)
     return Next(act=None, decision=decision)
+
+
+def _decided(case: Case, finding: Mapping[str, Any]) -> Decision:
+    report = risk_now(case)
+    target_risk = report.log_loss if report else None
+    situation = read_situation(case.workspace, finding, at=case.at, target_risk=target_risk)
+    if not _is_segmentation(case):
+        return decide(situation, policy_of(case.workspace))
+    situation = with_overlap(case.workspace, case.target, situation, report)
+    return in_overlap(decide(situation, policy_of(case.workspace)))
 
 
 def _ask_for_labels(case: Case, decision: Decision, finding: Mapping[str, Any]) -> tuple[Decision, dict[str, Any]]:
@@ -180,7 +190,13 @@ def measures(report: RiskReport | None) -> dict[str, Any] | None:
     if report is None:
         return None
     named = {name: _triple(getattr(report, name)) for name in ("log_loss", "brier", "balanced_error", "auroc")}
+    if report.overlap_loss is not None:
+        named["overlap_loss"] = _triple(report.overlap_loss)
     return {**named, "n": report.n_patients}
+
+
+def _is_segmentation(case: Case) -> bool:
+    return case.workspace.target(case.target).task == "segmentation"
 
 
 def _triple(estimate: Estimate | None) -> list[float] | None:
