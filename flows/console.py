@@ -7,6 +7,7 @@ from rich.table import Table
 
 from platform_core.report.fleet_rows import Measures, SiteSummary
 from platform_core.shift.risk import Estimate
+from platform_core.trial.backtest import Ending
 
 HEADINGS = ("site", "scans", "found", "size", "done about it", "log-loss, nats", "balanced error", "AUROC")
 STYLES = {"needs a person": "bold red", "acted": "yellow", "in progress": "yellow", "quiet": "green"}
@@ -69,3 +70,26 @@ def _spelt(estimate: Estimate | None) -> str:
     if estimate is None:
         return "not evaluable"
     return f"{estimate.value:.2f} \\[{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def print_endings(endings: Sequence[Ending], console: Console | None = None) -> None:
+    """What each policy of a back-test came to, side by side."""
+    first = endings[0]
+    title = f"{first.n_nights} nights, {first.every_days} days apart; log-loss is an estimate from labelled patients"
+    table = Table("", *(ending.policy for ending in endings), title=title)
+    table.add_row("alarms", *(str(len(ending.alarms)) for ending in endings))
+    table.add_row("days from change to alarm, median", *(_days(ending.days_to_alarm) for ending in endings))
+    table.add_row("days from change to action, median", *(_days(ending.days_to_action) for ending in endings))
+    kinds = sorted({(act.action, act.status) for ending in endings for act in ending.decisions if act.action != "none"})
+    for action, status in kinds:
+        counts = (str(ending.count(action, status)) for ending in endings)
+        table.add_row(f"{action.replace('_', ' ')}, {status}", *counts)
+    table.add_row("hours of training", *(f"{ending.training_hours:.2f}" for ending in endings))
+    for site in first.n_patients:
+        table.add_row(f"log-loss at {site}, nats", *(_spelt(ending.risk.get(site)) for ending in endings))
+    table.add_row("log-loss at all sites, nats", *(_spelt(ending.risk_of_all) for ending in endings))
+    (console or Console()).print(table)
+
+
+def _days(days: float | None) -> str:
+    return "none" if days is None else f"{days:.0f}"

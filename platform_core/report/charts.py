@@ -6,6 +6,7 @@ apart; no meaning rests on colour alone, each row is labelled.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,16 @@ COLOURS: Mapping[Role, str] = {
     "earlier": "#56b4e9",
     "latest": "#d55e00",
 }
+MARKS = (
+    ("triangle-up", "#d55e00"),
+    ("circle", "#0072b2"),
+    ("square", "#009e73"),
+    ("diamond", "#cc79a7"),
+    ("cross", "#e69f00"),
+    ("x", "#56b4e9"),
+    ("star", "#8c939c"),
+)
+"""Symbol and colour of what happened, told apart by either."""
 ROW_PX = 46
 EDGES_PX = 58
 """Axis and its title."""
@@ -83,6 +94,38 @@ def ladder(rows: Sequence[tuple[str, Sequence[float | None]]], *, states: Sequen
     figure.update_yaxes(categoryorder="array", categoryarray=names)
     legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
     return _finish(figure, n_rows=len(rows), row_px=22, top_px=44, legend=legend)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One thing that happened."""
+
+    day: int
+    name: str
+    because: str
+
+
+def timeline(marks: Mapping[str, Sequence[Mark]]) -> str:
+    """What happened when, a row per site; what bears one name has one symbol and colour in every row."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    names = sorted({mark.name for row in marks.values() for mark in row})
+    for number, name in enumerate(names):
+        mine = [(mark, site) for site, row in marks.items() for mark in row if mark.name == name]
+        figure.add_scatter(
+            x=[mark.day for mark, _ in mine],
+            y=[site for _, site in mine],
+            text=[mark.because for mark, _ in mine],
+            hovertemplate="day %{x}: " + name + "<br>%{text}<extra></extra>",
+            mode="markers",
+            name=name,
+            marker=dict(zip(("symbol", "color"), MARKS[number % len(MARKS)], strict=True)) | {"size": 12},
+        )
+    figure.update_yaxes(categoryorder="array", categoryarray=list(marks)[::-1], range=[-0.6, len(marks) - 0.4])
+    figure.update_xaxes(title_text="days since the site's first night", rangemode="tozero")
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+    return _finish(figure, n_rows=len(marks), top_px=26 + 22 * (1 + len(names) // 4), legend=legend)
 
 
 def _mark(number: int, n_states: int) -> dict[str, Any]:
