@@ -22,8 +22,8 @@ from platform_core.shift.risk import Estimate, RiskReport
 from platform_core.shift.stage import measure_shift
 from platform_core.shift.watch.raised import alarm_behind
 from platform_core.trial.before_after import risk_under
-from platform_core.trial.masked import in_overlap, overlap_risk, with_overlap
 from platform_core.trial.label_request import request_labels
+from platform_core.trial.masked import in_overlap, overlap_risk, with_overlap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
