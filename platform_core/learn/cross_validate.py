@@ -267,7 +267,7 @@ class _Judge:
         self.trials = {NONE: nothing}
         self.leader = nothing
         self.n_failures = 0
-        self.entries = [self._entry(nothing, "no weight moves; the calibration is fitted again")]
+        self.entries = [self._entry(nothing, _told_of_none(shared))]
 
     def take(self, trial: Trial) -> None:
         """Compare the next trial with the leader."""
@@ -349,6 +349,10 @@ class _Judge:
         )
 
 
+def _told_of_none(shared: _Field) -> str:
+    return "no weight moves" + ("; the calibration is fitted again" if shared.site.masks is None else "")
+
+
 def _in_one_sentence(winner: str, entries: Sequence[Entry], loss: str) -> str:
     run = [entry for entry in entries if entry.outcome != "not_run" and entry.strategy != NONE]
     if winner == NONE:
@@ -405,7 +409,7 @@ def _attempt(shared: _Field, strategy: Strategy, seed: int, tell: Tell) -> Trial
     """The trial, from its note if it was finished before."""
     note = f"{strategy.name}-{seed}"
     if shared.bookmarks is not None and (noted := shared.bookmarks.noted(note)):
-        return Trial(**noted)
+        return Trial(**noted | {"logits": tuple(noted["logits"]), "curve": tuple(noted["curve"])})
     started = time.monotonic()
     settings = shared.settings.model_copy(update={"seed": seed})
     try:
