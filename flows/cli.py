@@ -156,13 +156,18 @@ def label_import(
     value_column: Annotated[str, typer.Option(help="The column that holds the class.")] = "value",
     workspace: Where = ".",
 ) -> None:
-    """Take in labels; the hospital's identifiers become keys in this process."""
+    """Take in labels, of a segmentation masks (column mask_file); identifiers become keys in this process."""
     from platform_core import clock
     from platform_core.manifest.labels import import_labels
+    from platform_core.manifest.masks import import_masks
 
-    at = clock.now()
+    at, here = clock.now(), _open(workspace)
     run = clock.new_run(at)
-    count = import_labels(_open(workspace), site, target, file, value_column=value_column, run=run, at=at)
+    count = (
+        import_masks(here, site, target, file, run=run)
+        if here.target(target).task == "segmentation"
+        else import_labels(here, site, target, file, value_column=value_column, run=run, at=at)
+    )
     typer.echo(count.summary)
     raise typer.Exit(NEEDS_A_PERSON if count.needs_a_person else DONE)
 
@@ -531,53 +536,45 @@ def model_rollback(
         _change(workspace, restore_serving, site, target, because=because)
 
 
-@model_app.command("card")
-def model_card(
-    model: Annotated[str, typer.Argument(help="lesion@7")],
-    html: Annotated[Path | None, typer.Option(help="Also write the page to this file.")] = None,
+@app.command()
+def backtest(
+    target: Annotated[str, typer.Argument(help="The target whose nights are lived through again.")],
+    policy: Annotated[list[Path] | None, typer.Option(help="A table to try; twice: side by side.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="Beside the source; default: all.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Days between two nights.")] = 7,
+    keep: Annotated[Path | None, typer.Option(help="Keep the replays' workspaces here, scans included.")] = None,
     workspace: Where = ".",
+    as_json: AsJson = False,
 ) -> None:
-    """Print a version's model card as Markdown, and write it as a page under reports/."""
-    from platform_core import clock
-    from platform_core.report.card import card_html, card_markdown, write_card
+    """Replay the manifest, as it was on each day, through a policy: alarms, actions, hours, estimated risk, delay.
 
-    here, at = _open(workspace), clock.now()
-    typer.echo(card_markdown(here, model))
-    typer.secho(f"Wrote {here.uri}/{write_card(here, model, at=at)}", err=True)
-    if html is not None:
-        html.write_text(card_html(here, model, at=at), encoding="utf-8")
-        typer.secho(f"Wrote {html}", err=True)
+    Everything is done again, trainings included. With one --policy it stands beside the policy in force.
 
+        sitedrift backtest lesion --policy bold.toml
+    """
+    from dataclasses import asdict
 
-@model_app.command("evidence")
-def model_evidence(
-    model: Annotated[str, typer.Argument(help="lesion@7")], workspace: Where = ".", as_json: AsJson = False
-) -> None:
-    """What changed with a version, on which data, by which protocol, with which results, and who approved."""
-    from platform_core import clock
-    from platform_core.trial.change_control import as_markdown, change_control
-
-    facts = change_control(_open(workspace), model, at=clock.now())
-    return _json(facts) if as_json else typer.echo(as_markdown(facts))
-
-
-@model_app.command("export")
-def model_export(
-    model: Annotated[str, typer.Argument(help="lesion@7")],
-    file: Annotated[Path, typer.Argument(help="The zip to write; there must be none yet.")],
-    site: Annotated[str | None, typer.Option(help="Take this hospital's recipe and calibration along.")] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Also the network as ONNX.")] = False,
-    workspace: Where = ".",
-) -> None:
-    """Write a version as a MONAI bundle in a zip: weights, inference, card and evidence; no scan's or patient's key."""
-    from platform_core.learn.export import export_model
-    from platform_core.report.card import card_markdown
-    from platform_core.trial.change_control import kept_change_control
+    from platform_core.policy.table import read_policy
 
     here = _open(workspace)
-    documents = {"docs/README.md": card_markdown(here, model).encode(), **kept_change_control(here, model)}
-    done = export_model(here, model, file, site=site, documents=documents, onnx=onnx)
-    typer.echo(f"Wrote {done.file}: {len(done.paths)} files, {done.n_bytes / 1e6:.1f} MB, sha256 {done.sha256}")
+    here.target(target)
+    for file in policy or []:
+        read_policy(file)  # what cannot be used is refused before hours of work
+    _set_up_prefect()
+    from flows.backtest import replay_policies
+    from flows.console import print_endings
+    from platform_core import clock
+    from platform_core.report.backtest import write_backtest
+
+    tried: list[Path | None] = [None] if len(policy or []) < 2 else []
+    tried += policy or []
+    endings = replay_policies(here, target, tried, sites=site or [], every_days=every, keep=keep)
+    page = write_backtest(here, target, endings, at=clock.now())
+    if as_json:
+        return _json([asdict(ending) for ending in endings])
+    print_endings(endings)
+    typer.echo(f"The same with a plot: {here.uri}/{page}")
+    return None
 
 
 @policy_app.command("show")
@@ -640,6 +637,55 @@ def decision_approve(key: Key, by: By = None, note: Note = None, workspace: Wher
 def decision_reject(key: Key, by: By = None, note: Note = None, workspace: Where = ".") -> None:
     """Say no: the action is dropped for this period; a hold stays."""
     _answer(workspace, key, by, note, is_approved=False)
+
+
+@model_app.command("card")
+def model_card(
+    model: Annotated[str, typer.Argument(help="lesion@7")],
+    html: Annotated[Path | None, typer.Option(help="Also write the page to this file.")] = None,
+    workspace: Where = ".",
+) -> None:
+    """Print a version's model card as Markdown, and write it as a page under reports/."""
+    from platform_core import clock
+    from platform_core.report.card import card_html, card_markdown, write_card
+
+    here, at = _open(workspace), clock.now()
+    typer.echo(card_markdown(here, model))
+    typer.secho(f"Wrote {here.uri}/{write_card(here, model, at=at)}", err=True)
+    if html is not None:
+        html.write_text(card_html(here, model, at=at), encoding="utf-8")
+        typer.secho(f"Wrote {html}", err=True)
+
+
+@model_app.command("evidence")
+def model_evidence(
+    model: Annotated[str, typer.Argument(help="lesion@7")], workspace: Where = ".", as_json: AsJson = False
+) -> None:
+    """What changed with a version, on which data, by which protocol, with which results, and who approved."""
+    from platform_core import clock
+    from platform_core.trial.change_control import as_markdown, change_control
+
+    facts = change_control(_open(workspace), model, at=clock.now())
+    return _json(facts) if as_json else typer.echo(as_markdown(facts))
+
+
+@model_app.command("export")
+def model_export(
+    model: Annotated[str, typer.Argument(help="lesion@7")],
+    file: Annotated[Path, typer.Argument(help="The zip to write; there must be none yet.")],
+    site: Annotated[str | None, typer.Option(help="Take this hospital's recipe and calibration along.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also the network as ONNX.")] = False,
+    workspace: Where = ".",
+) -> None:
+    """Write a version as a MONAI bundle in a zip: weights, inference, card and evidence; no scan's or patient's key."""
+    from platform_core.learn.export import export_model
+    from platform_core.report.card import card_markdown
+    from platform_core.trial.change_control import kept_change_control
+
+    here = _open(workspace)
+    documents = {"docs/README.md": card_markdown(here, model).encode(), **kept_change_control(here, model)}
+    done = export_model(here, model, file, site=site, documents=documents, onnx=onnx)
+    typer.echo(f"Wrote {done.file}: {len(done.paths)} files, {done.n_bytes / 1e6:.1f} MB, sha256 {done.sha256}")
 
 
 @app.command()
