@@ -102,18 +102,10 @@ def test_the_workspace_that_is_replayed_stays_as_it_was(past: Workspace, tmp_pat
     assert past.lake.versions() == before
 
 
-@pytest.mark.parametrize(
-    "present", ["", "[policy]\nmin_labels = 50\n", '[policy]\nfile = "own.toml"\nmin_labels = 50\n']
-)
+@pytest.mark.parametrize("present", ["", "[policy]\nmin_labels = 50\n", '[policy]\nfile = "own.toml"\n'])
 def test_the_policy_to_try_takes_the_place_of_the_one_in_force(past: Workspace, tmp_path: Path, present: str) -> None:
     file = Path(past.uri) / layout.SETTINGS
-    text = file.read_text(encoding="utf-8").replace("[policy]\n", "", 1)
-    file.write_text(present + "\n" + text if present else text, encoding="utf-8")
-    if not present:
-        file.write_text(text, encoding="utf-8")
-    else:
-        head, tail = text.split("[shift]", 1)
-        file.write_text(f"{head}\n{present}\n[shift]{tail}", encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8").replace("[policy]\n", present), encoding="utf-8")
     (Path(past.uri) / "own.toml").write_text(CATCH_ALL, encoding="utf-8")
     tried = tmp_path / "tried.toml"
     tried.write_text(CATCH_ALL.replace("nothing is tried", "another sentence"), encoding="utf-8")
