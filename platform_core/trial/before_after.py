@@ -1,11 +1,16 @@
 """What a site risks under one serving or another."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
 
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.workspace import Workspace
-from platform_core.shift.risk import RiskReport, measure_risk
-from platform_core.shift.scores import score_rows
+from platform_core.shift.resampled import auroc_of, mean_of, resampled
+from platform_core.shift.risk import Reals, RiskReport, log_losses, measure_risk
+from platform_core.shift.scores import ScoredScans, score_rows
 
 
 def risk_under(
@@ -27,10 +32,21 @@ def risk_under(
     scans = scored.where(scored.is_labelled)
     if not len(scans):
         return None
-    return measure_risk(
-        scans.y,
-        serving.calibration.probability(scans.score),
-        scans.patient_key.tolist(),
-        threshold=serving.calibration.threshold,
-        min_class_patients=workspace.settings.policy.min_class_patients,
+    p, patients = serving.calibration.probability(scans.score), scans.patient_key.tolist()
+    least, threshold = workspace.settings.policy.min_class_patients, serving.calibration.threshold
+    report = measure_risk(scans.y, p, patients, threshold=threshold, min_class_patients=least)
+    return report if np.ptp(scans.weight) == 0 else _weighted(report, scans, p, threshold)
+
+
+def _weighted(report: RiskReport, scans: ScoredScans, p: Reals, threshold: float) -> RiskReport:
+    """The report with every scan weighed by the inverse of its chance of being labelled."""
+    measure = partial(resampled, patients=scans.patient_key.tolist(), weight=scans.weight)
+    called = p >= threshold
+    wrong = [mean_of(is_wrong.astype(float), scans.y == y) for y, is_wrong in ((1, ~called), (0, called))]
+    return replace(
+        report,
+        log_loss=measure(mean_of(log_losses(scans.y, p))),
+        brier=measure(mean_of((p - scans.y) ** 2)),
+        balanced_error=report.balanced_error and measure(lambda w: (wrong[0](w) + wrong[1](w)) / 2),
+        auroc=report.auroc and measure(auroc_of(scans.y, p)),
     )

@@ -3,19 +3,25 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from platform_core import layout
+from platform_core.manifest.labels import labels_in_force
+from platform_core.manifest.schemas import REQUEST
 from platform_core.manifest.serving import Serving, current_serving
 from platform_core.manifest.workspace import Workspace
-from platform_core.shift.risk import Estimate
+from platform_core.shift.risk import Estimate, log_losses
+from platform_core.shift.scores import score_rows
+from platform_core.storage.tables import rows_of
 from platform_core.trial.before_after import risk_under
 from platform_core.trial.receipt import Receipt, harmonization_receipt
 
 PlantScores = Callable[..., list[str]]
+AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def serving_of(workspace: Workspace, site: str) -> Serving:
@@ -57,6 +63,34 @@ def test_risk_is_measured_on_labelled_evaluation_patients(served: Workspace, pla
     assert 370 < report.n_patients < 400
     assert report.auroc is not None
     assert report.auroc.low < 0.921 < report.auroc.high  # the area of two normals 2 apart is Phi(2 / sqrt 2)
+
+
+def test_scans_count_by_the_inverse_of_the_chance_of_having_been_asked_for(
+    served: Workspace, plant_scores: PlantScores
+) -> None:
+    """Positives were asked for four times as often as negatives: what is measured is what all of them would show."""
+    keys = plant_scores("south", 400, {"lesion@1": 2.0})
+    serving = serving_of(served, "south")
+    even = risk_under(served, "south", "lesion", serving, keys)
+    labels = labels_in_force(served, "lesion").to_pylist()
+    asked = [
+        {"site": "south", "target": "lesion", "series_key": row["series_key"], "drawn": "uniform", "run": "r",
+         "requested_at": AT, "sampling_probability": 0.8 if row["value"] == "malignant" else 0.2}
+        for row in labels
+    ]  # fmt: skip
+    served.lake.append(layout.REQUEST, rows_of(REQUEST, asked), transaction="asked")
+    weighted = risk_under(served, "south", "lesion", serving, keys)
+    scans = score_rows(served, "south", "lesion", "lesion@1", "r1", part="evaluation")
+    losses = log_losses(scans.y, serving.calibration.probability(scans.score))
+    assert even is not None
+    assert weighted is not None
+    assert even.log_loss is not None
+    assert weighted.log_loss is not None
+    assert even.log_loss.value == pytest.approx(losses.mean())
+    assert weighted.log_loss.value == pytest.approx(np.average(losses, weights=np.where(scans.y == 1, 1, 4)))
+    assert weighted.log_loss.low < weighted.log_loss.value < weighted.log_loss.high
+    for name in ("auroc", "balanced_error"):  # told per class, and within a class all chances are equal
+        assert getattr(weighted, name).value == pytest.approx(getattr(even, name).value)
 
 
 def test_a_serving_that_has_not_predicted_has_no_risk(served: Workspace, plant_scores: PlantScores) -> None:
