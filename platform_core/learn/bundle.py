@@ -238,7 +238,7 @@ def _monai_metadata(workspace: Workspace, ref: ModelRef, answers: Answers) -> di
         "numpy_version": np.__version__,
         "required_packages_version": {"nibabel": nibabel.__version__},
         "name": ref.name,
-        "task": f"Binary classification of one scan: {target.label}, {positive} against {negative}",
+        "task": f"Binary {target.task} of one scan: {target.label}, {positive} against {negative}",
         "description": f"{answers.network} for {target.modality}, made by {ref.strategy} "
         f"{f'from {ref.parent}' if ref.parent else 'at the source site'}; a score is a log likelihood ratio",
         "authors": f"The operators of {workspace.settings.name}",
@@ -247,19 +247,19 @@ def _monai_metadata(workspace: Workspace, ref: ModelRef, answers: Answers) -> di
         "data_type": "nibabel",
         "image_classes": f"one channel, {target.modality}",
         "label_classes": f"0 {negative}, 1 {positive}",
-        "pred_classes": f"one logit of {positive}",
+        "pred_classes": f"one logit of {positive}{' per voxel' if target.task == 'segmentation' else ''}",
         "eval_metrics": {site: _told(found) for site, found in ref.metrics.items()},
         "intended_use": target.intended_use or NOT_STATED,
         "out_of_scope": target.out_of_scope or NOT_STATED,
         "references": [],
-        "network_data_format": data_format(answers.framing),
+        "network_data_format": data_format(answers.network, answers.framing),
     }
 
 
 def _told(found: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics of a site's held-out scans, if they are not too few to say anything."""
     is_told = found.get("n_held_out", 0) >= FEWEST_TOLD
-    return {name: found[name] for name in ("log_loss", "auroc") if is_told and name in found}
+    return {name: found[name] for name in ("log_loss", "auroc", "dice") if is_told and name in found}
 
 
 def _changelog(workspace: Workspace, ref: ModelRef) -> dict[str, str]:

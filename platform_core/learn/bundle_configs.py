@@ -10,6 +10,7 @@ from typing import Any
 from platform_core.learn.calibrate import Platt
 from platform_core.learn.data import Framing
 from platform_core.learn.networks import NETWORKS
+from platform_core.learn.segment import HALF_A_VOXEL
 from platform_core.manifest.serving import Calibration
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -25,6 +26,28 @@ CROP = (
     "$lambda image: image[(slice(None), *[slice((have - want) // 2, (have - want) // 2 + want) "
     "for have, want in zip(image.shape[1:], {grid})])]"
 )
+ONE_LOGIT = "$lambda out: out.item()"
+SHARE_LOGIT = (
+    "$lambda out: (lambda marked: math.log(marked + {half}) - math.log(out.numel() - marked + {half}))"
+    "(out.sigmoid().double().sum().item())"
+)
+"""Of a segmentation: log-odds of the expected share of marked voxels, as `segment.py` says it."""
+PLACED = (
+    "$lambda marks, shape: (lambda padded: padded[(slice(None), *[slice((have - want) // 2, (have - want) // 2 + want) "
+    "for have, want in zip(padded.shape[1:], shape[2::-1])])])(torch.nn.functional.pad(marks, [n for want, have in "
+    "zip(shape, marks.shape[:0:-1]) for n in (max(want - have, 0) // 2, "
+    "max(want - have, 0) - max(want - have, 0) // 2)]))"
+)
+"""Marks (1, z, y, x) on the network's grid, back on that of the file, (x, y, z)."""
+SAVED_MARKS = (
+    "$lambda path, marks: @mask_dir and nibabel.save(nibabel.Nifti1Image(marks[0].permute(2, 1, 0).numpy(), "
+    "nibabel.load(path).affine), os.path.join(@mask_dir, os.path.basename(path)))"
+)
+MARKED = (
+    "$lambda path, out: (lambda marks: (@save_marks(path, marks), {'n_marked_voxels': int(marks.sum())})[1])"
+    "(@placed((out[0].sigmoid() >= @threshold).to(torch.uint8), nibabel.load(path).shape))"
+)
+MARKED_PLANE = "$lambda path, out: {'n_marked_of_grid': int((out.sigmoid() >= @threshold).sum())}"
 RESIZE = "$lambda image: torch.nn.functional.interpolate(image[None], {grid}, mode='bilinear', antialias=True)[0]"
 
 
@@ -49,11 +72,12 @@ def is_repeated(steps: Sequence[Mapping[str, Any]], framing: Framing) -> bool:
 def inference_config(answers: Answers) -> dict[str, Any]:
     """`configs/inference.json`: `python -m monai.bundle run --config_file configs/inference.json --image FILE`.
 
-    A file in, `{image, score, probability}` out, printed and, where `output` names a file, written there.
+    A file in, `{image, score, probability}` out, printed and, where `output` names a file, written there. A
+    segmentation also says how many voxels it marks, and writes them as a mask into the folder `mask_dir`.
     """
     dimensions = len(answers.framing.grid)
     return {
-        "imports": ["$import glob", "$import json", "$import os", "$import types"],
+        "imports": [f"$import {name}" for name in ("glob", "json", "math", "nibabel", "os", "types")],
         "bundle_root": ".",
         "dataset_dir": "input",
         "image": None,
@@ -76,14 +100,26 @@ def inference_config(answers: Answers) -> dict[str, Any]:
             "transform": "@preprocessing",
         },
         "inferer": {"_target_": "SimpleInferer"},
-        "score": "$lambda item: @slope * @inferer(item['image'][None].to(@device), @network).item() + @intercept",
+        "answer": "$lambda item: @inferer(item['image'][None].to(@device), @network).cpu()",
+        **_read_out(answers),
+        "score": "$lambda out: @slope * @logit(out) + @intercept",
         "probability": "$lambda score: torch.sigmoid(torch.tensor(score + @logit_offset)).item()",
         "evaluator": "$types.SimpleNamespace(run=torch.inference_mode()(lambda: [{'image': os.path.basename(path), "
-        "'score': score, 'probability': @probability(score)} "
-        "for path, item in zip(@images, @dataset) for score in [@score(item)]]))",
+        "'score': score, 'probability': @probability(score), **@marked(path, out)} "
+        "for path, item in zip(@images, @dataset) for out in [@answer(item)] for score in [@score(out)]]))",
         "save": "$lambda text: (print(text), @output and open(@output, 'w', encoding='utf-8').write(text))",
         "run": ["$@save(json.dumps(@evaluator.run(), indent=1))"],
     }
+
+
+def _read_out(answers: Answers) -> dict[str, Any]:
+    """From what the network gives to one logit, and of a segmentation to the marked voxels of the file's grid."""
+    if NETWORKS[answers.network].task == "classification":
+        return {"logit": ONE_LOGIT, "marked": "$lambda path, out: {}"}
+    logit = SHARE_LOGIT.format(half=HALF_A_VOXEL)
+    if len(answers.framing.grid) == 2:
+        return {"logit": logit, "marked": MARKED_PLANE}
+    return {"mask_dir": None, "logit": logit, "placed": PLACED, "save_marks": SAVED_MARKS, "marked": MARKED}
 
 
 def harmonizing_config() -> dict[str, Any]:
@@ -92,8 +128,9 @@ def harmonizing_config() -> dict[str, Any]:
     return {"load": {"_target_": "platform_core.learn.harmonized.LoadHarmonized", "recipe": recipe}}
 
 
-def data_format(framing: Framing) -> dict[str, Any]:
-    """`network_data_format` of the metadata: one logit of the positive class from one channel."""
+def data_format(network: str, framing: Framing) -> dict[str, Any]:
+    """`network_data_format` of the metadata: from one channel one logit of the positive class, or one per voxel."""
+    marks_voxels = NETWORKS[network].task == "segmentation"
     channel = "intensity, window 0 to 1" if framing.window else "intensity, mean 0, standard deviation 1"
     return {
         "inputs": {
@@ -110,14 +147,14 @@ def data_format(framing: Framing) -> dict[str, Any]:
         },
         "outputs": {
             "pred": {
-                "type": "probabilities",
+                "type": "image" if marks_voxels else "probabilities",
                 "format": "logit",
                 "num_channels": 1,
-                "spatial_shape": [],
+                "spatial_shape": list(framing.grid) if marks_voxels else [],
                 "dtype": "float32",
                 "value_range": [],
                 "is_patch_data": False,
-                "channel_def": {"0": "logit of the positive class, before calibration"},
+                "channel_def": {"0": "logit of the positive class, before any calibration"},
             }
         },
     }

@@ -16,14 +16,15 @@ import torch
 from platform_core import layout
 from platform_core.errors import BadInput
 from platform_core.harmonize.recipe import FittedRecipe, apply_recipe, fit_recipe, parse_recipe
-from platform_core.imaging.nifti import encode_volume
+from platform_core.imaging.nifti import decode_volume, encode_volume
 from platform_core.imaging.volume import Geometry, Volume
 from platform_core.learn.bundle import METADATA, NOT_STATED, Bundle, describe, read_bundle, read_metadata, write_bundle
 from platform_core.learn.calibrate import Platt
-from platform_core.learn.data import Framing
+from platform_core.learn.data import Framing, frame
 from platform_core.learn.networks import NETWORKS, build_network, weights_sha256
 from platform_core.learn.predict import network_of
 from platform_core.learn.registry import ModelRef
+from platform_core.learn.segment import segment
 from platform_core.manifest.schemas import FITTED_RECIPE
 from platform_core.manifest.serving import Calibration
 from platform_core.manifest.workspace import Workspace, open_workspace
@@ -61,16 +62,18 @@ def kept(workspace: Workspace, *steps: StepSettings) -> tuple[str, FittedRecipe]
     return fitted.name, fitted
 
 
-def stored(workspace: Workspace, framing: Framing, *, recipe: str = layout.NATIVE) -> ModelRef:
+def stored(
+    workspace: Workspace, framing: Framing, *, recipe: str = layout.NATIVE, network: str = "resnet_tiny"
+) -> ModelRef:
     """A version with drawn weights whose batch statistics are those of some noise."""
-    net = build_network("resnet_tiny", len(framing.grid), seed=4)
+    net = build_network(network, len(framing.grid), seed=4)
     torch.manual_seed(3)
     with torch.no_grad():
         for _ in range(30):
             net.train()(torch.rand(4, 1, *framing.grid))
     keys = pa.table({"site": ["north"], "series_key": ["5e1e5"], "revision": [1]})
     platt = Platt(slope=1.7, intercept=0.3)
-    bundle = Bundle(network_name="resnet_tiny", network=net.eval(), framing=framing, platt=platt, reference=keys)
+    bundle = Bundle(network_name=network, network=net.eval(), framing=framing, platt=platt, reference=keys)
     ref = ModelRef(
         model="lesion", version=2, alias="champion", parent="lesion@1", strategy="full", reference="abc",
         recipe=recipe, metrics={"north": {"auroc": 0.9}}, calibration=CALIBRATION,
@@ -120,6 +123,34 @@ def test_of_a_series_in_time_monai_sees_the_first_volume(with_target: Workspace)
     volume = scan(WINDOW, still=False)
     answer = by_monai(Path(with_target.uri) / ref.bundle_uri, volume)
     assert answer["probability"] == pytest.approx(platform_s(with_target, ref, volume)[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(16, 16, 32), (32, 16)])
+def test_a_segmentation_gives_the_platform_s_score_and_marks_the_file_s_own_voxels(
+    with_target: Workspace, tmp_path: Path, grid: tuple[int, ...]
+) -> None:
+    framing = Framing(grid=grid, window=(0.0, 100.0))
+    ref = stored(with_target, framing, network="unet_tiny")
+    root, volume = Path(with_target.uri) / ref.bundle_uri, scan(framing)
+    answer = by_monai(root, volume, mask_dir=str(tmp_path))
+    assert answer["score"] == pytest.approx(platform_s(with_target, ref, volume)[0], abs=1e-5)
+    network = read_bundle(with_target, ref.bundle_uri).network
+    framed = frame(volume, framing)
+    marks = segment(network, torch.from_numpy(framed)[None, None], threshold=CALIBRATION.threshold).marks[0, 0]
+    if len(grid) == 2:
+        assert answer["n_marked_of_grid"] == marks.sum()
+        return
+    kept = decode_volume((tmp_path / "scan.nii.gz").read_bytes())
+    assert kept.size == volume.size
+    assert np.array_equal(frame(kept, Framing(grid=grid, window=(0.0, 1.0))), np.where(inside(volume, grid), marks, 0))
+    assert answer["n_marked_voxels"] == kept.voxels.sum() > 0
+
+
+def inside(volume: Volume, grid: tuple[int, ...]) -> Any:
+    """Where the network's grid holds voxels of the volume."""
+    ones = Volume(np.ones_like(volume.voxels, dtype=np.float32), volume.geometry)
+    ones.voxels[(0,) * 3] = 0.0  # what is padded gets the least value
+    return frame(ones, Framing(grid=grid, window=(0.0, 1.0))) > 0
 
 
 def test_monai_runs_a_bundle_where_this_platform_is_not_installed(with_target: Workspace, tmp_path: Path) -> None:
