@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from platform_core import layout
-from platform_core.manifest.schemas import FINDING, LABEL, SERIES
+from platform_core.manifest.schemas import ALARM, FINDING, LABEL, SERIES, SHIFT
+from platform_core.manifest.serving import Calibration, Serving, change_serving
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.policy import episodes
 from platform_core.policy.decide import Decision
-from platform_core.policy.evidence import read_situation
+from platform_core.policy.evidence import FEWEST_DOUBLE_READINGS, read_situation
 from platform_core.policy.record import record_decision
 from platform_core.shift.risk import Estimate
 from platform_core.storage.tables import rows_of
@@ -100,3 +102,151 @@ def test_rules_come_from_the_settings(site: Workspace) -> None:
     situation = read_situation(site, FOUND, at=AT)
     assert (situation.min_patients, situation.min_labels, situation.cool_down_days) == (100, 60, 28)
     assert situation.strategies == site.settings.target["lesion"].strategies
+
+
+def follow(workspace: Workspace, period: int, kind: str = "covariate_acquisition", size: float = 0.4) -> dict[str, Any]:
+    start = START + timedelta(days=28 * period)
+    row = FOUND | {"finding_key": f"p{period}", "period_start": start, "period_end": start + timedelta(days=27)}
+    row |= {"kind": kind, "size": size}
+    workspace.lake.append(layout.FINDING, rows_of(FINDING, [row]), transaction=f"p{period}")
+    return row
+
+
+def settle(workspace: Workspace, row: dict[str, Any], action: Any, status: Any, **evidence: Any) -> None:
+    """Record a decision and move the episode on, as a run does."""
+    at = AT + timedelta(days=(row["period_start"] - START).days)
+    record_decision(
+        workspace, Decision(action=action, because="b", rule="r"), finding=row, status=status, serving_before=None,
+        serving_after=None, evidence=evidence, run="r", at=at,
+    )  # fmt: skip
+    episodes.follow(workspace, row, has_acted=status == "done" and action != "hold", run="r", at=at)
+
+
+def test_what_an_episode_has_seen_is_remembered_over_its_periods(site: Workspace) -> None:
+    first = follow(site, 0)
+    settle(site, first, "reharmonize", "refused", receipt={"reduction": {"value": 0.1}})
+    settle(site, first, "adapt", "refused")
+    settle(site, first, "hold", "approved")
+    now = read_situation(site, follow(site, 1), at=AT)
+    assert (now.taken, now.tried) == ((), ("reharmonize", "adapt"))
+    assert (now.n_gates_failed, now.released) == (1, ("r",))
+    assert now.has_adapted
+    assert not now.has_reharmonized
+
+
+def test_another_episode_begins_without_what_came_before(site: Workspace) -> None:
+    settle(site, follow(site, 0), "fine_tune", "refused")
+    episodes.follow(site, follow(site, 1, kind="none"), has_acted=False, run="r", at=AT + timedelta(days=28))
+    now = read_situation(site, follow(site, 2), at=AT + timedelta(days=56))
+    assert (now.tried, now.n_gates_failed) == ((), 0)
+
+
+def test_what_could_not_be_tried_has_failed_at_no_gate(site: Workspace) -> None:
+    settle(site, follow(site, 0), "fine_tune", "refused", refused="too few patients")
+    assert read_situation(site, follow(site, 1), at=AT).n_gates_failed == 0
+
+
+def test_growth_is_told_against_the_finding_that_was_acted_upon(site: Workspace) -> None:
+    settle(site, follow(site, 0, kind="label", size=-0.2), "recalibrate", "done")
+    grown = read_situation(site, follow(site, 1, kind="label", size=-0.3), at=AT)
+    assert grown.is_watching
+    assert grown.growth == pytest.approx(1.5)
+    other = read_situation(site, follow(site, 2, kind="covariate_acquisition", size=0.3), at=AT)
+    assert (other.is_watching, other.growth) == (True, None)
+
+
+def test_nothing_is_watched_in_the_period_that_was_acted_upon(site: Workspace) -> None:
+    row = follow(site, 0, kind="label")
+    settle(site, row, "recalibrate", "done")
+    assert not read_situation(site, row, at=AT).is_watching
+
+
+@pytest.mark.parametrize(
+    ("status", "reduction", "stays"), [("refused", 0.9, True), ("done", 0.49, True), ("done", 0.5, False)]
+)
+def test_the_distance_stays_after_a_recipe_that_took_less_than_half(
+    site: Workspace, status: str, reduction: float, stays: bool
+) -> None:
+    row = follow(site, 0)
+    assert read_situation(site, row, at=AT).divergence_stays is None
+    settle(site, row, "reharmonize", status, receipt={"reduction": {"value": reduction}})
+    assert read_situation(site, row, at=AT).divergence_stays is stays
+
+
+def shift_row(statistic: str, value: float, half: float, run: str = "r") -> dict[str, Any]:
+    about = {name: FOUND[name] for name in ("site", "stratum", "period_start", "period_end")}
+    return about | {
+        "recipe": "native", "reference": "lesion@1", "feature": "score", "statistic": statistic, "value": value,
+        "low": value - half, "high": value + half, "run": run,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "moved"),
+    [
+        ([], None),
+        ([shift_row("prevalence_from_scores", 0.9, 0.01)], None),
+        ([shift_row("prevalence_through_scanner", 0.52, 0.06)], False),
+        ([shift_row("prevalence_through_scanner", 0.54, 0.01)], False),
+        ([shift_row("prevalence_through_scanner", 0.6, 0.06)], True),
+        ([shift_row("prevalence_through_scanner", 0.5, 0.1), shift_row("prevalence_from_labels", 0.7, 0.1)], True),
+        ([shift_row("prevalence_from_labels", 0.7, 0.1), shift_row("prevalence_from_labels", 0.5, 0.1, "s")], False),
+    ],
+)
+def test_prevalence_has_moved_if_one_that_can_be_believed_says_so(
+    site: Workspace, rows: list[dict[str, Any]], moved: bool | None
+) -> None:
+    calibration = Calibration(logit_offset=0.0, prevalence=0.5, threshold=0.5)
+    serving = Serving(
+        site="east", target="lesion", model="lesion@1", recipe="native", calibration=calibration, epoch=-1
+    )
+    change_serving(site, serving, decision_key=None, at=AT, run="r")
+    site.lake.append(layout.SHIFT, rows_of(SHIFT, rows), transaction="shift")
+    assert read_situation(site, FOUND | {"model": "lesion@1"}, at=AT).has_prevalence_moved is moved
+
+
+def test_a_guideline_is_new_if_nobody_read_by_it_before(site: Workspace) -> None:
+    def label(key: str, guideline: str) -> None:
+        row = {"site": "east", "target": "lesion", "series_key": key, "value": "1", "guideline": guideline, "run": "s"}
+        site.lake.append(layout.LABEL, rows_of(LABEL, [row]), transaction=f"{key}{guideline}")
+
+    label("s01", "2026")
+    assert not read_situation(site, FOUND, at=AT).has_guideline_changed  # nothing is known of before
+    label("before", "2025")
+    assert read_situation(site, FOUND, at=AT).has_guideline_changed
+    label("before", "2026")
+    assert not read_situation(site, FOUND, at=AT).has_guideline_changed
+
+
+def raise_alarms(workspace: Workspace, *sites: tuple[str, str, datetime]) -> None:
+    rows = [
+        {"site": site, "alarm_key": site, "stratum": "CT", "period_start": START, "feature": feature,
+         "meaning": "higher", "alarmed_on": START, "changed_on": START, "sentence": "s", "raised_at": at, "run": site}
+        for site, feature, at in sites
+    ]  # fmt: skip
+    workspace.lake.append(layout.ALARM, rows_of(ALARM, rows), transaction="alarms")
+
+
+def test_sites_alarm_together_of_one_feature_on_one_day(site: Workspace) -> None:
+    assert read_situation(site, FOUND, at=AT).n_sites_alarmed == 0
+    later = AT + timedelta(hours=3)
+    other_day = AT + timedelta(days=1)
+    raise_alarms(
+        site, ("east", "noise", AT), ("south", "noise", later), ("west", "noise", other_day), ("n", "edge", AT)
+    )
+    assert read_situation(site, FOUND, at=AT).n_sites_alarmed == 2
+
+
+def test_readers_who_disagree_are_noise_only_if_enough_was_read_twice(site: Workspace) -> None:
+    def read_twice(n: int) -> None:
+        rows = [
+            {"site": "east", "target": "lesion", "series_key": f"d{k}", "reader": reader, "run": "s",
+             "value": "1" if reader == "a" or k % 2 else "0"}
+            for k in range(n) for reader in ("a", "b")
+        ]  # fmt: skip
+        site.lake.append(layout.LABEL, rows_of(LABEL, rows), transaction=f"twice {n}")
+
+    read_twice(FEWEST_DOUBLE_READINGS - 1)
+    assert read_situation(site, FOUND, at=AT).label_noise is None
+    read_twice(FEWEST_DOUBLE_READINGS)
+    assert read_situation(site, FOUND, at=AT).label_noise == pytest.approx(0.5)

@@ -1,0 +1,61 @@
+"""`sitedrift policy` and `sitedrift decision` as a person meets them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from platform_core.errors import BadSetting, NoSuchPlace, UnknownName
+from platform_core.manifest.workspace import Workspace
+from platform_core.policy import table
+
+BUILT_IN = Path(table.__file__).with_name("default.toml")
+
+
+def call(*words: str) -> str:
+    done = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert done.exit_code == 0
+    return " ".join(done.output.split())
+
+
+def test_outside_a_workspace_the_built_in_table_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = call("policy", "show")
+    for rule in table.built_in().rules:
+        assert f"{rule.name}: {rule.action}" in told
+        assert rule.because in told
+    assert [row["name"] for row in json.loads(call("policy", "show", "--json"))] == [
+        r.name for r in table.built_in().rules
+    ]
+
+
+def test_the_table_of_a_workspace_or_of_a_file_is_shown(workspace: Workspace) -> None:
+    file = Path(workspace.uri) / "mine.toml"
+    text = BUILT_IN.read_text(encoding="utf-8").replace('name = "nothing_found"', 'name = "all_quiet"')
+    file.write_text(text, encoding="utf-8")
+    assert "all_quiet: none" in call("policy", "show", "--file", str(file))
+    assert "nothing_found: none" in call("policy", "show", "-w", workspace.uri)
+    settings = Path(workspace.uri) / "sitedrift.toml"
+    settings.write_text(settings.read_text(encoding="utf-8").replace("[policy]", '[policy]\nfile = "mine.toml"'))
+    assert "all_quiet: none" in call("policy", "show", "-w", workspace.uri)
+
+
+def test_a_copy_of_the_built_in_table_can_be_used_and_a_broken_one_cannot(tmp_path: Path) -> None:
+    file = shutil.copy(BUILT_IN, tmp_path / "p.toml")
+    assert "every kind of finding ends in one" in call("policy", "check", str(file))
+    Path(file).write_text(Path(file).read_text(encoding="utf-8").replace("lacks_labels", "lack_labels", 1))
+    with pytest.raises(BadSetting, match=r"type_not_identifiable.*did you mean 'lacks_labels'"):
+        call("policy", "check", str(file))
+    with pytest.raises(NoSuchPlace):
+        call("policy", "check", str(tmp_path / "q.toml"))
+
+
+def test_where_nothing_waits_nothing_can_be_approved(workspace: Workspace) -> None:
+    assert "Nothing waits for a person" in call("decision", "list", "-w", workspace.uri)
+    assert json.loads(call("decision", "list", "--json", "-w", workspace.uri)) == []
+    for verb in ("approve", "reject"):
+        with pytest.raises(UnknownName, match="waits for a person"):
+            call("decision", verb, "abc", "-w", workspace.uri)
