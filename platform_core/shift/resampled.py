@@ -169,4 +169,5 @@ def _counts(draws: npt.NDArray[np.intp], n: int) -> Reals:
 
 def _ratio(above: Reals, below: Reals) -> Reals:
     """Above / below, NaN where there is nothing below."""
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+    told: Reals = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+    return told

@@ -8,6 +8,7 @@ from platform_core.learn.registry import ModelRef
 from platform_core.policy.decide import Decision
 from platform_core.policy.record import decision_key, record_decision
 from platform_core.trial.case import Case, finding_of, settle
+from platform_core.trial.change_control import keep_change_control
 from platform_core.trial.gate import judge
 from platform_core.trial.race import race_facts, read_race, seeds_of
 from platform_core.trial.rollout import follow_champion, rollout_facts, with_model
@@ -116,3 +117,4 @@ def _promote(judged: _Judged) -> None:
         facts=facts,
         strategy=judged.challenger.strategy,
     )
+    keep_change_control(case.workspace, judged.challenger.name, at=case.at)

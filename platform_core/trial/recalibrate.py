@@ -1,35 +1,92 @@
-"""A new prior for one site: the logits move, no weight does."""
+"""A new prior for one site: the logits move, no weight does, and no rank of a scan changes."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from platform_core.policy.decide import Decision
+from platform_core.shift.resampled import mean_of
+from platform_core.shift.risk import Estimate
 from platform_core.trial.case import Case, finding_of, serve, settle
 from platform_core.trial.expiry import until
-from platform_core.trial.paired import pair
+from platform_core.trial.outlook import Outlook, outlook
+from platform_core.trial.paired import Pairs, pair
+from platform_core.trial.steps import spelt
+from platform_core.trial.weigh import as_json
 
 MOST_LOGITS = 2.0
 """The prior may move the logits by at most this: a larger move says that something else has happened.
 
 Proposed together with the decision table, not measured: e^2 is a change of the odds by a factor of 7.4."""
+MIN_PATIENTS = 20
+"""Labelled patients of the period below which scores are believed rather than labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalibration:
+    """Whether a new prior may be served; gains are above 0 where it is better. AUROC cannot move and is not asked."""
+
+    passed: bool
+    because: str
+    log_loss_gain: Estimate | None = None
+    """Nats per scan; None, as the four that follow, without enough labels."""
+    brier_gain: Estimate | None = None
+    sensitivity_gain: Estimate | None = None
+    """At the served threshold. A prior moves this and the next against each other."""
+    specificity_gain: Estimate | None = None
+    benefit_gain: Estimate | None = None
+    """Net benefit: true positives less false ones, these at the odds of the served threshold, per scan."""
+    before: Outlook | None = None
+    after: Outlook | None = None
+
+    @property
+    def has_labels(self) -> bool:
+        """Labels of the site confirm it beyond chance."""
+        return self.log_loss_gain is not None and self.log_loss_gain.low > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able, as decisions record it."""
+        return as_json(self)
 
 
 def recalibrate(case: Case, decision: Decision) -> None:
-    """Serve the estimated prevalence, as far as the cap lets it go; refuse it if labels say that it harms."""
+    """Serve the estimated prevalence, as far as the cap lets it go, at this site alone; refuse it if it does harm."""
     before = case.serving
     assumed = before.calibration.prevalence
     prevalence = capped(assumed, assumed + float(finding_of(case)["size"]))
     moved = replace(before, calibration=before.calibration.moved_to(prevalence))
     pairs = pair(case.workspace, before, moved, keys=case.keys)
-    gain = pairs.gain() if pairs.n_patients else None
-    has_enough = pairs.fewest_of_a_class >= case.workspace.settings.policy.min_class_patients
-    is_confirmed = gain is not None and has_enough and gain.low > 0
-    wanted = replace(moved, until=until(case.workspace, case.at, has_labels=is_confirmed))
-    if gain is not None and gain.high < 0:
-        settle(case, decision, status="refused", before=before, after=wanted)
+    judged = weigh_recalibration(pairs, outlook(case, before), outlook(case, moved))
+    wanted = replace(moved, until=until(case.workspace, case.at, has_labels=judged.has_labels))
+    facts = {"recalibration": judged.to_json()}
+    if judged.passed:
+        settle(case, decision, status="done", before=before, after=serve(case, wanted, decision), facts=facts)
     else:
-        settle(case, decision, status="done", before=before, after=serve(case, wanted, decision))
+        told = replace(decision, because=f"{decision.because}; it is refused: {judged.because}")
+        settle(case, told, status="refused", before=before, after=wanted, facts=facts)
+
+
+def weigh_recalibration(pairs: Pairs, before: Outlook | None, after: Outlook | None) -> Recalibration:
+    """Judge a new prior: by labels where there are enough, else by the fit of the scores and the expected risk.
+
+    Args:
+        pairs: Labelled held-out patients of the period under either prior; may be empty.
+        before: The period's scores under the present prior.
+        after: The same scores under the new one.
+    """
+    if pairs.n_patients >= MIN_PATIENTS:
+        return replace(_by_labels(pairs), before=before, after=after)
+    if before is None or after is None:
+        because = "neither labels nor scores are enough to say what it does"
+        return Recalibration(passed=False, because=because, before=before, after=after)
+    reason = None
+    if not after.fits:
+        reason = f"no mixture of the reference's classes fits the scores (p {after.p_fit:.3f})"
+    elif before.risk is not None and after.risk is not None and after.risk.value > before.risk.value:
+        reason = f"the expected log-loss rises from {before.risk.value:.3f} to {after.risk.value:.3f} nats per scan"
+    told = reason or f"a mixture of the reference's classes fits the scores (p {after.p_fit:.2f}), without labels"
+    return Recalibration(passed=reason is None, because=told, before=before, after=after)
 
 
 def capped(assumed: float, estimated: float) -> float:
@@ -37,3 +94,39 @@ def capped(assumed: float, estimated: float) -> float:
     reach = np.exp(np.array([-MOST_LOGITS, MOST_LOGITS])) * assumed / (1 - assumed)
     low, high = reach / (1 + reach)
     return float(np.clip(estimated, low, high))
+
+
+def benefit_gain(pairs: Pairs) -> Estimate:
+    """Net benefit after less before at the served threshold t, per scan: a false positive costs t / (1 - t) true ones.
+
+    Sensitivity and specificity always move against each other under a new prior; the threshold on a probability says
+    what one is worth in the other.
+
+    Source:
+        Vickers & Elkin 2006, doi:10.1177/0272989X06295361.
+    """
+    benefits = [
+        (p >= t) * np.where(pairs.y == 1, 1.0, -t / (1 - t))
+        for p, t in zip((pairs.before, pairs.after), pairs.thresholds, strict=True)
+    ]
+    return pairs.interval(mean_of(benefits[1] - benefits[0]))
+
+
+def _by_labels(pairs: Pairs) -> Recalibration:
+    found = {"log-loss": pairs.gain(), "Brier score": pairs.brier_gain(), "net benefit": benefit_gain(pairs)}
+    has_both = bool(pairs.fewest_of_a_class)
+    worse = [f"{name} gets worse by {spelt(_turned(gain))}" for name, gain in found.items() if gain.high < 0]
+    told = f"labels of {pairs.n_patients} patients: log-loss falls by {spelt(found['log-loss'])} nats per scan"
+    return Recalibration(
+        passed=not worse,
+        because="; ".join(worse) or told,
+        log_loss_gain=found["log-loss"],
+        brier_gain=found["Brier score"],
+        sensitivity_gain=pairs.rate_gain(1) if has_both else None,
+        specificity_gain=pairs.rate_gain(0) if has_both else None,
+        benefit_gain=found["net benefit"],
+    )
+
+
+def _turned(gain: Estimate) -> Estimate:
+    return Estimate(-gain.value, -gain.high, -gain.low)
