@@ -20,7 +20,7 @@ from platform_core.manifest.copies import mark_copies
 from platform_core.manifest.door import create_key
 from platform_core.manifest.ingest import discover, ingest_shard
 from platform_core.manifest.ledger import check_ledger
-from platform_core.manifest.schemas import DECISION, FINDING, LABEL, PREDICTION
+from platform_core.manifest.schemas import DECISION, FINDING, LABEL, PREDICTION, REQUEST
 from platform_core.manifest.serving import Calibration, Serving, change_serving
 from platform_core.manifest.stages import current_series
 from platform_core.manifest.workspace import Workspace, add_site, create_workspace, open_workspace
@@ -130,6 +130,10 @@ def label(workspace: Workspace, site: str, keys: list[str], recipe: str) -> None
     values = [{"target": "lesion", "value": str(int(row["series_key"], 16) % 2)} for row in rows]
     told = [row | value for row, value in zip(rows, values, strict=True)]
     workspace.lake.append(layout.LABEL, rows_of(LABEL, told), transaction=f"label/{site}/{digest(keys)}")
+    patients = {row["series_key"]: row["patient_key"] for row in current_series(workspace, site).to_pylist()}
+    chance = {"target": "lesion", "drawn": "uniform", "random_number": 0.2, "sampling_probability": 0.5}
+    asked = [row | chance | {"patient_key": patients[row["series_key"]], "requested_at": AT} for row in rows]
+    workspace.lake.append(layout.REQUEST, rows_of(REQUEST, asked), transaction=f"request/{site}/{digest(keys)}")
     seen = {"revision": 1, "recipe": recipe, "model": "lesion@1", "target": "lesion", "probability": [0.5, 0.5]}
     scored = [
         row | seen | {"score": int(row["series_key"][:4], 16) / 65536, "embedding": [0.0, 1.0, 2.0]} for row in rows
