@@ -6,11 +6,14 @@ only the weights are opened: a bundle's configs may name any code. What fits a n
 
 import hashlib
 import pickle
+import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -32,6 +35,9 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.", 
 MOST_BYTES = 4 * 2**30
 """More than the weights of any network here with its optimizer; a small file that claims more is a bomb."""
 TIMEOUT_S = 60.0
+MOST_SECONDS = 1800.0
+"""For a whole file: 4 GiB at 20 Mbit per second. A server that drips would hold a worker for ever."""
+CHUNK_BYTES = 2**20
 PICKLE = b"\x80"
 """First byte of every pickle of protocol 2 or later."""
 
@@ -111,15 +117,31 @@ def _download(url: str, where: str) -> bytes:
         with urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - https, and checked after redirects
             if not str(answer.url).startswith("https://"):
                 raise UnusableWeights(where, "missing", "the server sends on to an address that is not https")
-            data = bytes(answer.read(MOST_BYTES + 1))
+            data = _whole(answer, where)
     except HTTPError as error:
         if error.code < 500:
             raise UnusableWeights(where, "missing", f"the server answers {error.code}; correct the address") from error
         raise StorageUnavailable(where, f"the server answers {error.code}") from error
-    except (URLError, OSError) as error:
+    except (URLError, OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or type(error).__name__
         raise StorageUnavailable(where, f"{reason}; or fetch the file by hand and name its path") from error
     return data
+
+
+def _whole(answer: Any, where: str) -> bytes:
+    """All that the server sends, if it sends what it said, and in time."""
+    began, parts, n_bytes = time.monotonic(), [], 0
+    while n_bytes <= MOST_BYTES and (part := answer.read1(CHUNK_BYTES)):
+        parts.append(part)
+        n_bytes += len(part)
+        if time.monotonic() - began > MOST_SECONDS:
+            raise StorageUnavailable(
+                where, f"{n_bytes} bytes came in {MOST_SECONDS / 60:.0f} minutes; fetch it by hand"
+            )
+    stated = answer.headers.get("Content-Length")
+    if stated is not None and n_bytes < min(int(stated), MOST_BYTES):
+        raise StorageUnavailable(where, f"the connection ended after {n_bytes} of {stated} bytes")
+    return b"".join(parts)
 
 
 def _without_secrets(place: str) -> str:

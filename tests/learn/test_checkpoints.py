@@ -366,7 +366,7 @@ class Answer(BytesIO):
 
     def __init__(self, data: bytes, url: str) -> None:
         super().__init__(data)
-        self.url = url
+        self.url, self.headers = url, {"Content-Length": str(len(data))}
 
 
 def test_weights_are_fetched_over_https(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
