@@ -267,6 +267,7 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from platform_core.manifest.ledger import account
+    from platform_core.manifest.requests import request_counts
     from platform_core.report.fleet_rows import fleet_rows
     from platform_core.shift.newcomer import newcomer_sentences
     from platform_core.shift.watch.vigil import kept_watches, promise_of, unwatched_sentences
@@ -279,16 +280,25 @@ def status(workspace: Where = ".", as_json: AsJson = False) -> None:
         for site, mine in kept.items()
     }
     new = {site: newcomer_sentences(here, site) for site in here.sites}
+    asked = [row for row in request_counts(here) if row["open"]]
     if as_json:
-        told = {site: {"watch": watches[site], "onboarding": new[site]} for site in here.sites}
+        told: dict[str, dict[str, Any]] = {
+            site: {
+                "watch": watches[site],
+                "onboarding": new[site],
+                "labels_asked_for": [row for row in asked if row["site"] == site],
+            }
+            for site in here.sites
+        }
         _json([asdict(row) | {"ledger": ledger.get(row.site, {})} | told.get(row.site, {}) for row in rows])
     else:
-        from flows.console import print_fleet, print_ledger, print_newcomers, print_watches
+        from flows.console import print_fleet, print_ledger, print_newcomers, print_requests, print_watches
 
         print_fleet(rows)
         print_ledger(ledger)
         print_newcomers(new)
         print_watches(watches, promise_of(here.settings.shift, len(here.sites)))
+        print_requests(asked)
 
 
 @app.command()

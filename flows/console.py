@@ -1,6 +1,7 @@
 """The fleet as a table for a terminal; the fleet page shows the same rows."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -48,6 +49,15 @@ def print_watches(watches: Mapping[str, Sequence[str]], promise: str, console: C
             out.print(f"{site}: watch over {sentence}", highlight=False)
     if any(watches.values()):
         out.print(f"The watches' promise: {promise}.", highlight=False)
+
+
+def print_requests(open_requests: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """One line per period whose scans wait for labels, and how to get the list."""
+    out = console or Console()
+    for row in open_requests:
+        told = f"{row['open']} of {row['asked']} scans of the period from {row['period_start']} wait for a label"
+        verb = f"sitedrift label request {row['site']} --target {row['target']}"
+        out.print(f"{row['site']}: {row['target']}: {told}: {verb}", highlight=False)
 
 
 def _cells(row: SiteSummary) -> list[str]:
