@@ -1,6 +1,9 @@
 """Makes the source weights that come with the platform: a small network that has read images of nothing.
 
-    python -m platform_core.learn.pretrain 2 | 3 [--images 32000] [--epochs 14] [--seed 0] [--out FILE]
+    python -m platform_core.learn.pretrain 2 --images 32000 --epochs 14
+    python -m platform_core.learn.pretrain 3 --images 16000 --epochs 6
+
+made the files in `weights/`; about half an hour each on one core.
 
 The network says of each procedural image whether there is a spot in it, its sign, size and contrast, and the image's
 spectrum, blur and noise; its head is thrown away. `tests/benchmarks/source_model.py` says what that is worth.
@@ -34,8 +37,8 @@ def main() -> None:
     """Draw, train, write."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("dimensions", type=int, choices=sorted(SHAPES))
-    asked.add_argument("--images", type=int, default=32_000)
-    asked.add_argument("--epochs", type=int, default=14)
+    asked.add_argument("--images", type=int, default=16_000)
+    asked.add_argument("--epochs", type=int, default=6)
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--out", type=Path)
     options = asked.parse_args()

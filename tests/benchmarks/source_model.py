@@ -117,7 +117,7 @@ def give(network: Classifier, dimensions: int) -> None:
 
 def even(y: Array) -> Array:
     """Both classes weigh the same."""
-    return np.where(y == 1, 0.5 / y.mean(), 0.5 / (1 - y.mean())).astype(np.float32)
+    return np.asarray(np.where(y == 1, 0.5 / y.mean(), 0.5 / (1 - y.mean())), dtype=np.float32)
 
 
 def report(name: str, n: int, pairs: npt.NDArray[np.float64]) -> None:
