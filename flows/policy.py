@@ -18,7 +18,9 @@ def print_policy(policy: Policy, console: Console | None = None) -> None:
         out.print(f"\n{number:3}  {rule.name}: {rule.action}", style="bold", highlight=False, markup=False)
         when = ", ".join(str(condition) for condition in rule.when) or "always"
         for what, text in (("when", when), ("because", rule.because), ("rationale", rule.rationale)):
-            lines = fill(text, out.width, initial_indent=f"     {what:<11}", subsequent_indent=" " * 16)
+            lines = fill(
+                text, out.width, initial_indent=f"     {what:<11}", subsequent_indent=" " * 16, break_on_hyphens=False
+            )
             out.print(lines, style=None if what != "rationale" else "dim", highlight=False, markup=False)
 
 

@@ -12,7 +12,7 @@ from platform_core.errors import BadRequest, UnknownName
 from platform_core.manifest.schemas import DECISION
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.decide import Decision
-from platform_core.policy.history import History, Past, read_history
+from platform_core.policy.history import CARRIED_OUT, History, Past, read_history
 from platform_core.policy.record import decisions
 from platform_core.policy.rules import Action
 from platform_core.queries import load
@@ -114,7 +114,7 @@ def with_consent(decision: Decision, history: History) -> Decision:
 
 def _granted(action: Action, past: Sequence[Past]) -> Past | None:
     """The approval of an action in the episode that no action has used yet."""
-    used = {one.evidence.get("approval") for one in past if one.status in ("done", "refused")}
+    used = {one.evidence.get("approval") for one in past if one.status in CARRIED_OUT}
     approved = [one for one in past if one.action == action and one.status == "approved"]
     begun = [one for one in past if one.action == action and one.status == "proposed" and one.approved_by != NOBODY]
     return next((one for one in (*approved, *begun) if _approval_of(one) not in used), None)

@@ -13,7 +13,7 @@ from platform_core.manifest.serving import current_serving
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.costs import MONTH, hours_of_training
-from platform_core.policy.history import read_history
+from platform_core.policy.history import CARRIED_OUT, read_history
 from platform_core.policy.record import decisions
 from platform_core.policy.running import is_training_running
 from platform_core.policy.situation import Kind, Situation, estimate_of
@@ -140,6 +140,6 @@ def _days_since_fine_tune(workspace: Workspace, site: str, target: str, at: date
     moments = [
         row["decided_at"]
         for row in decisions(workspace, site).to_pylist()
-        if (row["target"], row["action"]) == (target, "fine_tune") and row["status"] in ("done", "refused")
+        if (row["target"], row["action"]) == (target, "fine_tune") and row["status"] in CARRIED_OUT
     ]
     return (at - max(moments)).days if moments else None

@@ -15,8 +15,8 @@ from platform_core.policy.rules import Action
 from platform_core.queries import load
 
 HERE = "platform_core.policy"
-ENDED: tuple[Status, ...] = ("done", "refused", "rejected")
-"""What a decision does not come back from."""
+CARRIED_OUT: tuple[Status, ...] = ("shadow", "passed", "refused", "done")
+"""From here on the platform has done its part of an action, whatever a gate or the sites still do."""
 ENOUGH_REDUCTION = 0.5
 """Share of the distance to the reference that a new recipe must take away (eta); proposed with the decision table."""
 
@@ -56,13 +56,13 @@ class History:
 
     @property
     def taken(self) -> tuple[str, ...]:
-        """Actions that came to an end for the period."""
-        return _ended(self.of_period)
+        """Actions that were carried out, refused or rejected for the period."""
+        return _taken(self.of_period)
 
     @property
     def tried(self) -> tuple[str, ...]:
-        """Actions that came to an end in the episode."""
-        return _ended(self.past)
+        """The same in the episode."""
+        return _taken(self.past)
 
     @property
     def n_gates_failed(self) -> int:
@@ -117,5 +117,5 @@ def read_history(workspace: Workspace, finding: Mapping[str, Any]) -> History:
     return History(past=tuple(mine), period_start=start)
 
 
-def _ended(past: Iterable[Past]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one.action for one in past if one.status in ENDED))
+def _taken(past: Iterable[Past]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.action for one in past if one.status in (*CARRIED_OUT, "rejected")))

@@ -1,6 +1,7 @@
 """One training per target at a time, known from the tables, so that a process that died is not waited for."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
@@ -10,17 +11,16 @@ GIVEN_UP = timedelta(days=1)
 
 
 def is_training_running(workspace: Workspace, target: str, *, site: str, at: datetime) -> bool:
-    """Whether a fine-tuning of the target for another site has begun and has neither ended nor been given up.
+    """Whether another fine-tuning of the target stands between a site and a challenger of its own.
 
-    One of the same site is this one: it died, and goes on from its last checkpoint. A challenger in the shadow is still
-    being judged, whoever asked for it.
+    One that has begun for another site and has neither ended nor been given up; or a challenger, of any site, in the
+    shadow or on its way to the sites. One that has begun for the same site is this one: it died, and goes on from its
+    last checkpoint.
     """
-    rows = decisions(workspace).to_pylist()
-    if any((row["target"], row["status"]) == (target, "shadow") for row in rows):
-        return True
-    begun = [
-        row["decided_at"]
-        for row in rows
-        if (row["target"], row["action"], row["status"]) == (target, "fine_tune", "proposed") and row["site"] != site
-    ]
-    return any(moment > at - GIVEN_UP for moment in begun)
+
+    def is_in_the_way(row: dict[str, Any]) -> bool:
+        is_begun = row["status"] == "proposed" and row["site"] != site and row["decided_at"] > at - GIVEN_UP
+        return is_begun or row["status"] in ("shadow", "passed")
+
+    asked = [row for row in decisions(workspace).to_pylist() if (row["target"], row["action"]) == (target, "fine_tune")]
+    return any(is_in_the_way(row) for row in asked)

@@ -61,7 +61,7 @@ class Situation:
     n_sites_alarmed: int = 0
     """Sites whose watch alarmed of the same feature on the same day as this one's, this one included."""
     is_training_running: bool = False
-    """A fine-tuning of the target has begun for another site and has not ended."""
+    """A fine-tuning of the target has begun for another site, or a challenger is in the shadow or on its way."""
     gpu_hours_used: float = 0.0
     """Of training, in the last 30 days, all targets."""
     gpu_hours_per_month: float | None = None

@@ -85,6 +85,13 @@ def test_a_training_that_died_is_given_up(workspace: Workspace) -> None:
     assert not running(workspace)
 
 
+@pytest.mark.parametrize("status", ["shadow", "passed"])
+def test_a_challenger_in_the_shadow_is_waited_for_however_long_at_every_site(workspace: Workspace, status: str) -> None:
+    decided(workspace, AT - timedelta(days=9), status)
+    assert running(workspace)
+    assert running(workspace, site="east")
+
+
 def test_one_that_waits_for_a_person_has_not_begun(workspace: Workspace) -> None:
     decided(workspace, AT, "waiting")
     assert not running(workspace)

@@ -153,7 +153,7 @@ def test_hours_of_training_are_a_budget(used: float, action: str) -> None:
 
 
 def test_a_training_for_another_site_is_waited_for() -> None:
-    assert decide(harmful(is_training_running=True)).rule == "training_elsewhere"
+    assert decide(harmful(is_training_running=True)).rule == "training_under_way"
     assert decide(situation(kind="covariate_acquisition", is_training_running=True)).action == "reharmonize"
 
 

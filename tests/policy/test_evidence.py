@@ -92,6 +92,13 @@ def test_actions_of_the_period_are_remembered_refused_ones_too_and_proposals_not
     assert read_situation(site, FOUND, at=AT).taken == ("reharmonize",)
 
 
+def test_a_challenger_in_the_shadow_was_made(site: Workspace) -> None:
+    """Or the next night would train another one for the same period."""
+    act(site, "fine_tune", "shadow", AT)
+    situation = read_situation(site, FOUND, at=AT + timedelta(days=2))
+    assert (situation.has_fine_tuned, situation.days_since_fine_tune) == (True, 2)
+
+
 def test_the_cool_down_counts_from_the_last_challenger(site: Workspace) -> None:
     assert read_situation(site, FOUND, at=AT).days_since_fine_tune is None
     act(site, "fine_tune", "refused", AT - timedelta(days=9))

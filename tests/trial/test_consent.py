@@ -9,7 +9,7 @@ import pytest
 
 from platform_core import layout
 from platform_core.errors import BadRequest, UnknownName
-from platform_core.manifest.schemas import FINDING
+from platform_core.manifest.schemas import FINDING, SERIES
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy.approvals import answer_decision, waiting_decisions
 from platform_core.policy.record import decisions
@@ -125,6 +125,9 @@ def test_silence_is_a_no_after_the_days_of_the_setting(careful: Workspace) -> No
 
 
 def test_a_hold_waits_until_a_person_lifts_it_and_is_then_passed_over(served: Workspace) -> None:
+    scan = {"site": "south", "series_key": "s", "revision": 1, "patient_key": "p", "patient_known": True}
+    scan |= {"stratum": "CT", "modality": "CT", "observed_on": START, "volume_uri": "v", "run": "n0"}
+    served.lake.append(layout.SERIES, rows_of(SERIES, [scan]), transaction="s")
     assert decide_next(night(served, 0, kind="concept")).decision.rule == "meaning_changed"
     (one,) = waiting_decisions(served)
     assert (one.action, one.no_on) == ("hold", None)
