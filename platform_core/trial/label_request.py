@@ -154,9 +154,8 @@ def _ask(
     workspace: Workspace, sample: Sample, target: str, finding_key: str | None, *, wanted: int, run: str, at: datetime
 ) -> Request:
     before = _frame(workspace, sample, target)
-    n_more = wanted - sum(before.is_open)
-    if n_more > 0 and before.keys:
-        _draw(workspace, sample, target, finding_key, before, n_more, run, at)
+    if wanted > sum(before.is_open):
+        _draw(workspace, sample, target, finding_key, before, wanted, run, at)
     after = _frame(workspace, sample, target)
     split = workspace.settings.split
     still_open = [patient for patient, is_open in zip(after.patients, after.is_open, strict=True) if is_open]
@@ -180,19 +179,20 @@ def _draw(
     target: str,
     finding_key: str | None,
     frame: _Frame,
-    n_more: int,
+    wanted: int,
     run: str,
     at: datetime,
 ) -> None:
-    """Raise everybody's chance and write it down; who was drawn before stays drawn."""
+    """Raise everybody's chance and write it down, once; who was drawn before stays drawn."""
     how = frame.next_drawing
     facts = [sample.site, target, sample.stratum, sample.period_start.isoformat(), finding_key]
-    request_key = digest(["request", *facts, n_more, sorted(zip(frame.keys, frame.is_labelled, strict=True))])
+    request_key = digest(["request", *facts, wanted, sorted(zip(frame.keys, frame.is_labelled, strict=True))])
     numbers = frame.numbers.copy()
     new = np.flatnonzero(np.isnan(numbers))
     numbers[new] = random_numbers([frame.keys[i] for i in new], request_key)
-    even = np.full(len(frame.keys), 1 / len(frame.keys))
-    chance = raised(frame.chance, even if how == "uniform" else _shares(workspace, sample, target, frame), n_more)
+    even = np.full(len(frame.keys), 1 / max(len(frame.keys), 1))
+    shares = even if how == "uniform" else _shares(workspace, sample, target, frame)
+    chance = raised(frame.chance, shares, wanted - sum(frame.is_open))
     rows = [
         {
             "site": sample.site,

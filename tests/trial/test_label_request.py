@@ -154,6 +154,9 @@ def test_after_fifty_labels_at_random_what_the_model_says_has_half_a_say(served:
     rows = requested(served, "lesion").to_pylist()
     assert all((row["drawn"] is not None) == (row["random_number"] < row["sampling_probability"]) for row in rows)
     assert sum(now.values()) == pytest.approx(60 + 50)
+    version = served.lake.version(layout.REQUEST)
+    assert ask(served, 50, finding="f2").n_open == found.n_open
+    assert served.lake.version(layout.REQUEST) == version
 
 
 def test_a_label_counts_by_the_chance_of_having_been_asked_by_now(served: Workspace, come: Come) -> None:
