@@ -135,9 +135,8 @@ def _whole(answer: Any, where: str) -> bytes:
         parts.append(part)
         n_bytes += len(part)
         if time.monotonic() - began > MOST_SECONDS:
-            raise StorageUnavailable(
-                where, f"{n_bytes} bytes came in {MOST_SECONDS / 60:.0f} minutes; fetch it by hand"
-            )
+            told = f"{n_bytes} bytes came in {MOST_SECONDS / 60:.0f} minutes"
+            raise StorageUnavailable(where, f"{told}; or fetch the file by hand and name its path")
     stated = answer.headers.get("Content-Length")
     if stated is not None and n_bytes < min(int(stated), MOST_BYTES):
         raise StorageUnavailable(where, f"the connection ended after {n_bytes} of {stated} bytes")

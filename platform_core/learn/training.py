@@ -24,6 +24,7 @@ from platform_core.learn.networks import Classifier, weights_sha256
 from platform_core.learn.registry import ModelRef, champion, next_epoch, next_version, register
 from platform_core.learn.resume import Bookmarks
 from platform_core.learn.segment import dice, segment
+from platform_core.learn.tracking import track
 from platform_core.learn.trained import Reals, labels_of, some, train_copy, uniform
 from platform_core.manifest.serving import Calibration
 from platform_core.manifest.workspace import Workspace
@@ -141,6 +142,7 @@ def make(
     describe(workspace, made)
     register(workspace, made, run=run)
     bookmarks.forget()
+    track(workspace, made)
     return made
 
 
