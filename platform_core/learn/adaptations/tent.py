@@ -28,8 +28,10 @@ SUREST = 0.4 * float(np.log(2))
 FEWEST_SURE = 16
 N_STEPS, BATCH, LEARNING_RATE = 20, 64, 2e-3
 """Adam moves a number by about its rate at each step, so by 0.04 at most, where a scale is about 1."""
-ANCHOR = 1.0
-"""Strength a of the penalty a/2 |w - w0|^2 on scales and shifts. Proposed, not measured."""
+ANCHOR = 10.0
+"""Strength a of the penalty a/2 |w - w0|^2 on scales and shifts. Measured on images of 16 x 16, three networks: with 1
+scores became surer than they were right (log-loss 0.02 to 0.08 above that of mixed statistics alone), with 10 at most
+0.016 above; AUROC is 0 to 0.006 better either way."""
 MOST_TURNED = 0.10
 """Change of the share of scans that are called positive from which on the network counts as collapsing. Proposed: a
 change of scanner that the statistics have already followed leaves fewer calls to turn."""
