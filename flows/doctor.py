@@ -68,6 +68,20 @@ def _workspace(uri: str) -> Iterator[str]:
             yield f"target {name}: its source site {target.source_site!r} is not configured; sitedrift site add it"
 
 
+def _policy(uri: str) -> Iterator[str]:
+    from platform_core.learn.strategies import STRATEGIES
+    from platform_core.manifest.workspace import open_workspace
+    from platform_core.policy.table import policy_of
+
+    workspace = open_workspace(uri)
+    for name, target in workspace.settings.target.items():
+        unknown = [strategy for strategy in target.strategies if strategy not in STRATEGIES]
+        if unknown:
+            known = ", ".join(STRATEGIES)
+            yield f"target {name}: no strategy named {', '.join(unknown)}; there are {known}: mend `strategies`"
+    policy_of(workspace)
+
+
 def _store(uri: str) -> Iterator[str]:
     from platform_core import clock, layout
     from platform_core.storage.objects import open_objects
@@ -105,4 +119,4 @@ def _withdrawals(uri: str) -> Iterator[str]:
         yield f"a withdrawal, begun at {plan.began_at}, has not ended; sitedrift withdraw {plan.site} goes on with it"
 
 
-CHECKS = (_fastapi, _store, _workspace, _leftovers, _withdrawals)
+CHECKS = (_fastapi, _store, _workspace, _policy, _leftovers, _withdrawals)

@@ -9,6 +9,8 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
 
 FOR_A_PERSON = ("request_labels", "hold")
+OPEN = ("waiting", "proposed", "refused")
+"""How a decision may stand that a person should look at; one in the shadow goes on by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Outcome:
     def needs_a_person(self) -> bool:
         """Something is in quarantine, refused or waiting."""
         is_held = any(row["outcome"] == "quarantined" for row in self.arrivals)
-        is_open = any(row["action"] in FOR_A_PERSON or row["status"] != "done" for row in self.decided)
+        is_open = any(row["action"] in FOR_A_PERSON or row["status"] in OPEN for row in self.decided)
         return is_held or is_open or bool(self.stopped)
 
     @property

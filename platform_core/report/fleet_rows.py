@@ -119,7 +119,7 @@ class SiteSummary:
         """Where the site stands, in a word or three."""
         if self.finding is None:
             return "not measured"
-        acts = [taken for taken in self.actions if taken.action in ACTS]
+        acts = [taken for taken in self.actions if taken.action in ACTS and taken.status != "rejected"]
         if any(taken.action in ("request_labels", "hold") for taken in self.actions[-1:]):
             return "needs a person"
         if any(taken.status in ("waiting", "refused") for taken in acts):

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.doctor import examine
 from platform_core.errors import BadSetting, NoSuchPlace, UnknownName
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy import table
@@ -59,3 +60,15 @@ def test_where_nothing_waits_nothing_can_be_approved(workspace: Workspace) -> No
     for verb in ("approve", "reject"):
         with pytest.raises(UnknownName, match="waits for a person"):
             call("decision", verb, "abc", "-w", workspace.uri)
+
+
+def test_the_doctor_finds_a_policy_or_a_strategy_that_cannot_be_used(workspace: Workspace) -> None:
+    settings = Path(workspace.uri) / "sitedrift.toml"
+    text = settings.read_text(encoding="utf-8").replace("[policy]", '[policy]\nfile = "mine.toml"')
+    target = '[target.t]\nlabel = "t"\nmodality = "CT"\nsource_site = "n"\nstrategies = ["partly", "full"]\n'
+    settings.write_text(text + target, encoding="utf-8")
+    found = " | ".join(examine(workspace.uri))
+    assert "no strategy named partly; there are" in found
+    assert "mine.toml: expected a policy" in found
+    (Path(workspace.uri) / "mine.toml").write_text(BUILT_IN.read_text(encoding="utf-8"), encoding="utf-8")
+    assert "mine.toml" not in " | ".join(examine(workspace.uri))
