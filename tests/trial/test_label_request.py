@@ -173,6 +173,14 @@ def test_a_label_counts_by_the_chance_of_having_been_asked_by_now(served: Worksp
     assert known.weight == pytest.approx([1 / now[key] for key in known.series_key.tolist()])
 
 
+def test_a_hospital_that_labels_all_says_so_and_that_counts(served: Workspace, come: Come) -> None:
+    keys = come(150)
+    ask(served, 60)
+    answer(served, keys, chance=1.0)
+    told = labels_in_force(served, "lesion").column("sampling_probability").to_pylist()
+    assert told == [1.0] * 150
+
+
 def test_chances_do_not_hang_on_who_was_drawn_before(served: Workspace, come: Come, tmp_path: Path) -> None:
     """Else the recorded chance would not be that of having been drawn, and weighing by it would be wrong."""
     come(300)

@@ -5,7 +5,8 @@
 --          asked(site VARCHAR, series_key VARCHAR, sampling_probability DOUBLE)  scans that were asked for
 -- returns  site VARCHAR, series_key VARCHAR
 --          value VARCHAR  what more readings say than anything else; NULL where none leads
---          sampling_probability DOUBLE  by which the scan was asked for, else as stated with the label; NULL if neither
+--          sampling_probability DOUBLE  by which the scan was asked for by now, or as stated with the label, whichever
+--              is greater: a list that was written before the chance rose states the lower one; NULL if neither is known
 --          n_readings BIGINT, n_values BIGINT  readings that count, and how many different things they say
 --          in order of site and series
 
@@ -41,7 +42,7 @@ SELECT
     verdict.site,
     verdict.series_key,
     value,
-    coalesce(asked.sampling_probability, stated) AS sampling_probability,
+    greatest(asked.sampling_probability, stated) AS sampling_probability,
     n_readings,
     n_values
 FROM verdict
