@@ -100,7 +100,7 @@ class Walk:
             return self.node(kind="decision", name=key, facts={"see": "above"})
         rows.sort(key=lambda row: (row["decided_at"], row["status"] == "done"))
         row = rows[-1]
-        facts = {name: row[name] for name in ("site", "action", "strategy", "because")}
+        facts = {name: row[name] for name in ("site", "action", "strategy", "rule", "because")}
         facts |= {"status": " then ".join(dict.fromkeys(str(one["status"]) for one in rows))}
         facts |= {"approved by": row["approved_by"], "decided": _moment(row["decided_at"]), "run": row["run"]}
         facts |= {"ran": _served(row["serving_before"]), "runs": _served(row["serving_after"])}
