@@ -30,7 +30,7 @@ def logits_and_embeddings(
 def answers(network: Classifier, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """One logit (n,) and one embedding (n, channels) per scan, whether the network marks scans or voxels.
 
-    Of a segmentation: the log-odds of the share of voxels that it expects to mark, and its coarsest features.
+    Of a segmentation: the log-odds of the share of the scan that it marks, and its coarsest features.
 
     Raises:
         TooLittleMemory: If not even two scans fit the device.

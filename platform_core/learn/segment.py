@@ -25,7 +25,7 @@ class Segmented:
     marks: Marks
     """(n, 1, z, y, x) or (n, 1, y, x): 1 where a voxel's probability reaches the threshold."""
     logits: torch.Tensor
-    """(n,): log-odds of the expected share of marked voxels; float32, on the CPU."""
+    """(n,): log-odds of the share of a scan that is marked, each voxel as far as it is sure; float32, on the CPU."""
     embeddings: torch.Tensor
     """(n, channels): the coarsest feature map, its mean over space; float32, on the CPU."""
 
@@ -101,8 +101,8 @@ def _seen(network: Classifier, x: torch.Tensor, threshold: float) -> tuple[Marks
         if name == BOTTOM:
             embedding = maps[-1].flatten(2).mean(dim=2)
     p = network.head(maps).float().sigmoid()
-    marked = p.flatten(1).sum(dim=1).double()
+    is_marked = p >= threshold
+    marked = (p * is_marked).flatten(1).sum(dim=1).double()  # doubts about every voxel would outweigh a small region
     n_voxels = p[0].numel()
     logits = torch.log(marked + HALF_A_VOXEL) - torch.log(n_voxels - marked + HALF_A_VOXEL)
-    marks = (p >= threshold).to(torch.uint8).cpu().numpy()
-    return marks, logits.float().cpu(), embedding.float().cpu()
+    return is_marked.to(torch.uint8).cpu().numpy(), logits.float().cpu(), embedding.float().cpu()

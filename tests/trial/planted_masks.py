@@ -1,4 +1,4 @@
-"""Two sites of small CT volumes with a ball to be marked; at the second one the ball is dark instead of bright."""
+"""Two sites of CT slices with a disc to be marked; at the second one the disc is dark instead of bright."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,28 +22,30 @@ from platform_core.storage.tables import rows_of
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 MONDAY = date(2026, 1, 5)
 GEOMETRY = Geometry((2.0, 2.0, 2.0), (-9.0, -11.0, 4.0))
-SIZE = (9, 11, 10)
-"""(z, y, x) as it comes: 18 x 22 x 20 mm, which the recipe makes of 1.25 mm and the network crops to 16 x 16 x 16."""
+SIZE = (1, 11, 10)
+"""(z, y, x) as it comes: 22 x 20 mm, which the recipe brings to 1.25 mm and the framing to 16 x 16."""
 TARGET = """
-[target.ball]
-label = "ball"
+[target.disc]
+label = "disc"
 task = "segmentation"
 modality = "CT"
 source_site = "north"
-classes = ["nothing", "ball"]
+classes = ["nothing", "disc"]
 network = "unet_tiny"
-grid = [16, 16, 16]
+dimensions = 2
+grid = [16, 16]
 
-[target.ball.train]
-epochs = 24
+[target.disc.train]
+epochs = 40
 batch_size = 8
 learning_rate = 4e-3
+source_replay = 1.0
 
-[[target.ball.recipe]]
+[[target.disc.recipe]]
 harmonizer = "resample"
-spacing_mm = [1.25, 1.25, 1.25]
+spacing_mm = [1.25, 1.25, 2.0]
 
-[[target.ball.recipe]]
+[[target.disc.recipe]]
 harmonizer = "clip_intensity"
 low = 0.0
 high = 100.0
@@ -59,18 +61,18 @@ def make_workspace(workspace: Workspace) -> Workspace:
     return open_workspace(workspace.uri)
 
 
-def ball(rng: np.random.Generator, *, is_empty: bool, ball_hu: float) -> tuple[Volume, Volume]:
-    """A scan of noise with a ball of 4 to 6 mm radius in it, and where the ball is."""
-    z, y, x = np.indices(SIZE) * 2.0
-    centre = [rng.uniform(7, 2 * n - 9) for n in SIZE]
-    inside = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 <= rng.uniform(4, 6) ** 2
+def disc(rng: np.random.Generator, *, is_empty: bool, disc_hu: float) -> tuple[Volume, Volume]:
+    """A scan of noise with a disc of 4 to 6 mm radius in it, and where the disc is."""
+    _, y, x = np.indices(SIZE) * 2.0
+    row, column = (rng.uniform(7, 2 * n - 9) for n in SIZE[1:])
+    inside = (y - row) ** 2 + (x - column) ** 2 <= rng.uniform(4, 6) ** 2
     marked = inside & (not is_empty)
-    voxels = rng.normal(50, 6, SIZE) + np.where(marked, ball_hu - 50, 0)
+    voxels = rng.normal(50, 6, SIZE) + np.where(marked, disc_hu - 50, 0)
     return Volume(voxels.astype(np.float32), GEOMETRY), Volume(marked.astype(np.uint8), GEOMETRY)
 
 
-def plant(workspace: Workspace, site: str, n: int, folder: Path, *, ball_hu: float, recipe: str | None = None) -> str:
-    """Scans of n patients, every tenth without a ball, harmonized, and a CSV of their masks in `folder`.
+def plant(workspace: Workspace, site: str, n: int, folder: Path, *, disc_hu: float, recipe: str | None = None) -> str:
+    """Scans of n patients, every tenth without a disc, harmonized, and a CSV of their masks in `folder`.
 
     Returns:
         The recipe.
@@ -79,7 +81,7 @@ def plant(workspace: Workspace, site: str, n: int, folder: Path, *, ball_hu: flo
     folder.mkdir()
     rows, lines = [], ["series_key,mask_file,reader"]
     for i in range(n):
-        scan, mask = ball(rng, is_empty=i % 10 == 9, ball_hu=ball_hu)
+        scan, mask = disc(rng, is_empty=i % 10 == 9, disc_hu=disc_hu)
         rows.append(_row(workspace, site, f"{site}{i:03d}", i, scan))
         (folder / f"{i}.nii.gz").write_bytes(encode_volume(mask))
         lines.append(f"{site}{i:03d},{i}.nii.gz,reader one")
@@ -89,14 +91,14 @@ def plant(workspace: Workspace, site: str, n: int, folder: Path, *, ball_hu: flo
     for stage in ("ingest", "quality"):
         record_stage(workspace, site, stage, done, run="run")
     keys = [row["series_key"] for row in rows]
-    made = fit_site_recipe(workspace, site, "ball", keys, run="run", at=AT, reference=recipe)
+    made = fit_site_recipe(workspace, site, "disc", keys, run="run", at=AT, reference=recipe)
     harmonize_shard(workspace, site, keys, recipe=made, run="run")
     return made
 
 
 def mask(workspace: Workspace, site: str, folder: Path) -> MaskCount:
     """Import the masks that `plant` has left."""
-    return import_masks(workspace, site, "ball", folder / "masks.csv", run="run")
+    return import_masks(workspace, site, "disc", folder / "masks.csv", run="run")
 
 
 @contextmanager
