@@ -158,6 +158,7 @@ def label_import(
 ) -> None:
     """Take in labels, of a segmentation masks (column mask_file); identifiers become keys in this process."""
     from platform_core import clock
+    from platform_core.manifest.agreement import label_noise
     from platform_core.manifest.labels import import_labels
     from platform_core.manifest.masks import import_masks
 
@@ -168,7 +169,8 @@ def label_import(
         if here.target(target).task == "segmentation"
         else import_labels(here, site, target, file, value_column=value_column, run=run, at=at)
     )
-    typer.echo(count.summary)
+    noise = label_noise(here, target, site)
+    typer.echo(count.summary if noise is None else f"{count.summary}\n{noise.sentence}")
     raise typer.Exit(NEEDS_A_PERSON if count.needs_a_person else DONE)
 
 
@@ -213,6 +215,30 @@ def label_list(
     if site is not None:
         here.site(site)
     _show(request_counts(here, site), as_json)
+
+
+@label_app.command("readers")
+def label_readers(
+    site: Annotated[str, typer.Argument(help="The hospital.")],
+    target: Annotated[str, typer.Option(help="The target that was read for.")],
+    workspace: Where = ".",
+    as_json: AsJson = False,
+) -> None:
+    """How far readers agree on the series that several of them have read; readers are pseudonyms."""
+    from platform_core.manifest.agreement import label_noise, reader_pairs
+
+    here = _open(workspace)
+    here.site(site)
+    here.target(target)
+    rows = [
+        {"reader": pair.readers[0], "and": pair.readers[1], "series": pair.n, "differ": pair.n_differ,
+         "kappa": None if pair.kappa is None else round(pair.kappa, 3)}
+        for pair in reader_pairs(here, target, site)
+    ]  # fmt: skip
+    _show(rows, as_json)
+    noise = label_noise(here, target, site)
+    if noise is not None and not as_json:
+        typer.echo(noise.sentence)
 
 
 @app.command()

@@ -26,6 +26,12 @@ class LabelNoise:
     n: int
     """Series with several readings."""
 
+    @property
+    def sentence(self) -> str:
+        """For the person at the terminal."""
+        interval = f"[{self.low:.0%}, {self.high:.0%}]"
+        return f"several readings of one series differ on {self.value:.0%} {interval} of {self.n} series"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderPair:
@@ -36,8 +42,8 @@ class ReaderPair:
     n: int
     """Series."""
     n_differ: int
-    kappa: float
-    """Agreement beyond chance, [-1, 1], higher is better; NaN where both always say the same one thing.
+    kappa: float | None
+    """Agreement beyond chance, [-1, 1], higher is better; None where both always say the same one thing.
 
     Cohen 1960, doi:10.1177/001316446002000104."""
 
@@ -69,13 +75,13 @@ def reader_pairs(workspace: Workspace, target: str, site: str) -> list[ReaderPai
     return sorted(pairs, key=lambda pair: (-pair.n, pair.readers))
 
 
-def cohen_kappa(readings: Sequence[tuple[str, str]]) -> float:
-    """Agreement of two readers beyond what their shares of each class make likely; NaN if chance alone is certain."""
+def cohen_kappa(readings: Sequence[tuple[str, str]]) -> float | None:
+    """Agreement of two readers beyond what their shares of each class make likely; None if chance alone is certain."""
     n = len(readings)
     one, other = Counter(a for a, _ in readings), Counter(b for _, b in readings)
     by_chance = sum(one[value] * other[value] for value in one) / n**2
     if by_chance >= 1:
-        return float("nan")
+        return None
     return (sum(a == b for a, b in readings) / n - by_chance) / (1 - by_chance)
 
 

@@ -95,3 +95,17 @@ def test_a_row_that_is_refused_needs_a_person(call: Call) -> None:
     assert done.exit_code == 1
     assert "refused: line 3" in done.output
     assert "Erika" not in done.output
+
+
+def test_how_far_readers_agree_is_told(call: Call) -> None:
+    rows = [f"1.2.{n},{value},{reader}" for n in range(4) for reader, value in (("Who", "benign"), ("No", "benign"))]
+    rows[1] = "1.2.0,malignant,No"
+    Path("labels.csv").write_text("\n".join(["series_uid,value,reader", *rows]) + "\n")
+    done = call("label", "import", "labels.csv", "--site", "north", "--target", "lesion")
+    assert done.exit_code == 1
+    assert "contradict one another on 1 series; 1 of them have no label in force" in done.output
+    assert "differ on 25%" in done.output
+    (pair,) = json.loads(call("label", "readers", "north", "--target", "lesion", "--json").output)
+    assert (pair["series"], pair["differ"], pair["kappa"]) == (4, 1, 0.0)
+    assert "Who" not in str(pair)
+    assert "of 4 series" in call("label", "readers", "north", "--target", "lesion").output
