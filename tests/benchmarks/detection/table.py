@@ -190,7 +190,7 @@ def commit_now() -> str:
 
     try:
         root = git("rev-parse", "--show-toplevel")
-        code = [f"{root}/{part}" for part in ("platform_core", "tests/benchmarks/detection/*.py")]
+        code = [f"{root}/{part}" for part in ("platform_core", "tests/benchmarks/*/*.py")]
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", *code) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
