@@ -10,7 +10,7 @@ from typing import Any
 from platform_core.learn.calibrate import Platt
 from platform_core.learn.data import Framing
 from platform_core.learn.networks import NETWORKS
-from platform_core.learn.segment import HALF_A_VOXEL
+from platform_core.learn.segment import HALF_A_VOXEL, SURE
 from platform_core.manifest.serving import Calibration
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -28,10 +28,10 @@ CROP = (
 )
 ONE_LOGIT = "$lambda out: out.item()"
 SHARE_LOGIT = (
-    "$lambda out: (lambda marked: math.log(marked + {half}) - math.log(out.numel() - marked + {half}))"
-    "(out.sigmoid().double().sum().item())"
+    "$lambda out: (lambda sure: math.log(sure + {half}) - math.log(out.numel() - sure + {half}))"
+    "((out.sigmoid() * (out.sigmoid() >= {sure})).double().sum().item())"
 )
-"""Of a segmentation: log-odds of the expected share of marked voxels, as `segment.py` says it."""
+"""Of a segmentation: log-odds of the share of the scan that is marked, as `segment.py` says it."""
 PLACED = (
     "$lambda marks, shape: (lambda padded: padded[(slice(None), *[slice((have - want) // 2, (have - want) // 2 + want) "
     "for have, want in zip(padded.shape[1:], shape[2::-1])])])(torch.nn.functional.pad(marks, [n for want, have in "
@@ -116,7 +116,7 @@ def _read_out(answers: Answers) -> dict[str, Any]:
     """From what the network gives to one logit, and of a segmentation to the marked voxels of the file's grid."""
     if NETWORKS[answers.network].task == "classification":
         return {"logit": ONE_LOGIT, "marked": "$lambda path, out: {}"}
-    logit = SHARE_LOGIT.format(half=HALF_A_VOXEL)
+    logit = SHARE_LOGIT.format(half=HALF_A_VOXEL, sure=SURE)
     if len(answers.framing.grid) == 2:
         return {"logit": logit, "marked": MARKED_PLANE}
     return {"mask_dir": None, "logit": logit, "placed": PLACED, "save_marks": SAVED_MARKS, "marked": MARKED}

@@ -14,6 +14,8 @@ from platform_core.learn.unet import BOTTOM
 Marks = npt.NDArray[np.uint8]
 Reals = npt.NDArray[np.float64]
 
+SURE = 0.5
+"""Probability from which a voxel counts in a scan's score, whatever a site marks from: sites are compared by scores."""
 HALF_A_VOXEL = 0.5
 """Added to the marked and to the unmarked share, so that a scan without either has a logit."""
 
@@ -25,7 +27,7 @@ class Segmented:
     marks: Marks
     """(n, 1, z, y, x) or (n, 1, y, x): 1 where a voxel's probability reaches the threshold."""
     logits: torch.Tensor
-    """(n,): log-odds of the share of a scan that is marked, each voxel as far as it is sure; float32, on the CPU."""
+    """(n,): log-odds of the share of a scan that its sure voxels fill, each by its probability; float32, on the CPU."""
     embeddings: torch.Tensor
     """(n, channels): the coarsest feature map, its mean over space; float32, on the CPU."""
 
@@ -101,8 +103,7 @@ def _seen(network: Classifier, x: torch.Tensor, threshold: float) -> tuple[Marks
         if name == BOTTOM:
             embedding = maps[-1].flatten(2).mean(dim=2)
     p = network.head(maps).float().sigmoid()
-    is_marked = p >= threshold
-    marked = (p * is_marked).flatten(1).sum(dim=1).double()  # doubts about every voxel would outweigh a small region
+    sure = (p * (p >= SURE)).flatten(1).sum(dim=1).double()  # doubts about every voxel would outweigh a small region
     n_voxels = p[0].numel()
-    logits = torch.log(marked + HALF_A_VOXEL) - torch.log(n_voxels - marked + HALF_A_VOXEL)
-    return is_marked.to(torch.uint8).cpu().numpy(), logits.float().cpu(), embedding.float().cpu()
+    logits = torch.log(sure + HALF_A_VOXEL) - torch.log(n_voxels - sure + HALF_A_VOXEL)
+    return (p >= threshold).to(torch.uint8).cpu().numpy(), logits.float().cpu(), embedding.float().cpu()
