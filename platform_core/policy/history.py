@@ -17,6 +17,8 @@ from platform_core.queries import load
 HERE = "platform_core.policy"
 CARRIED_OUT: tuple[Status, ...] = ("shadow", "passed", "refused", "done")
 """From here on the platform has done its part of an action, whatever a gate or the sites still do."""
+RESTORE, ROLLBACK = "restore", "rollback"
+"""What no finding asks for: a site's serving, or every site's champion, is put back; what was done holds no longer."""
 ENOUGH_REDUCTION = 0.5
 """Share of the distance to the reference that a new recipe must take away (eta); proposed with the decision table."""
 
@@ -32,6 +34,7 @@ class Past:
     approved_by: str
     evidence: Mapping[str, Any]
     first_decided_at: datetime
+    decided_at: datetime
     kind: str
     size: float | None
     period_start: date
@@ -48,6 +51,8 @@ class History:
 
     past: tuple[Past, ...]
     period_start: date
+    taken_back_at: datetime | None = None
+    """When what the site ran was last put back, by a person or because its time was over."""
 
     @property
     def of_period(self) -> tuple[Past, ...]:
@@ -78,9 +83,10 @@ class History:
 
     @property
     def acted_before(self) -> Past | None:
-        """The latest action that was carried out for an earlier period of the episode."""
+        """The latest action that was carried out for an earlier period of the episode, and still holds."""
         done = [one for one in self.past if one.action in ACTS and one.status == "done"]
-        return next((one for one in reversed(done) if one.period_start < self.period_start), None)
+        held = [one for one in done if self.taken_back_at is None or one.decided_at >= self.taken_back_at]
+        return next((one for one in reversed(held) if one.period_start < self.period_start), None)
 
     def growth(self, kind: str, size: float | None) -> float | None:
         """Size of a finding over that of the one last acted upon; None unless both are of one kind and known."""
@@ -102,8 +108,9 @@ class History:
 def read_history(workspace: Workspace, finding: Mapping[str, Any]) -> History:
     """What was decided about the site, stratum and target of a finding (a row of `out__finding`) so far."""
     site, scope = str(finding["site"]), (finding["stratum"], finding["target"])
+    every = decisions(workspace)
     with workspace.lake.connect([layout.FINDING]) as db:
-        db.register("decided", decisions(workspace, site))
+        db.register("decided", every)
         about = load(HERE, "decisions_about").run(db, site=site, stratum=scope[0], target=scope[1]).to_pylist()
     past = [Past(**row | {"evidence": json.loads(row["evidence"] or "{}")}) for row in about]
     running = [e for e in episodes(workspace, site) if (e.stratum, e.target) == scope and e.state != "closed"]
@@ -114,7 +121,13 @@ def read_history(workspace: Workspace, finding: Mapping[str, Any]) -> History:
         for one in past
         if one.period_start == start or (opened_at is not None and one.first_decided_at >= opened_at)
     ]
-    return History(past=tuple(mine), period_start=start)
+    moments = [
+        row["decided_at"]
+        for row in every.to_pylist()
+        if (row["target"], row["status"]) == (finding["target"], "done")
+        and (row["action"] == ROLLBACK or (row["action"], row["site"]) == (RESTORE, site))
+    ]
+    return History(past=tuple(mine), period_start=start, taken_back_at=max(moments, default=None))
 
 
 def _taken(past: Iterable[Past]) -> tuple[str, ...]:

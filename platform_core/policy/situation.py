@@ -47,7 +47,7 @@ class Situation:
     n_gates_failed: int = 0
     """Refused since the episode opened, the receipts of recipes not among them: they are measured anew each period."""
     is_watching: bool = False
-    """The episode was acted upon in an earlier period, and has not closed."""
+    """The episode was acted upon in an earlier period, what was done holds, and it has not closed."""
     growth: float | None = None
     """Size of the finding over that of the finding last acted upon in the episode; None unless both are of one kind."""
     divergence_stays: bool | None = None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from platform_core import layout
-from platform_core.manifest.schemas import ALARM, FINDING, LABEL, SERIES, SHIFT
+from platform_core.manifest.schemas import ALARM, DECISION, FINDING, LABEL, SERIES, SHIFT
 from platform_core.manifest.serving import Calibration, Serving, change_serving
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace, open_workspace
@@ -160,6 +160,27 @@ def test_growth_is_told_against_the_finding_that_was_acted_upon(site: Workspace)
     assert grown.growth == pytest.approx(1.5)
     other = read_situation(site, follow(site, 2, kind="covariate_acquisition", size=0.3), at=AT)
     assert (other.is_watching, other.growth) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "days", "watched"),
+    [
+        ("east", "restore", -1, True),
+        ("east", "restore", 0, True),
+        ("east", "restore", 1, False),
+        ("west", "restore", 1, True),
+        ("north", "rollback", 1, False),
+    ],
+)
+def test_what_was_put_back_after_an_action_is_watched_no_longer(
+    site: Workspace, who: str, action: str, days: int, watched: bool
+) -> None:
+    """Its time was over, or a person took it back: the same finding may be acted upon again."""
+    settle(site, follow(site, 0, kind="label"), "recalibrate", "done")
+    row = {"site": who, "decision_key": "by itself", "target": "lesion", "action": action, "status": "done"}
+    put_back = row | {"decided_at": AT + timedelta(days=days), "step": 0}
+    site.lake.append(layout.DECISION, rows_of(DECISION, [put_back]), transaction="restore")
+    assert read_situation(site, follow(site, 1, kind="label"), at=AT).is_watching is watched
 
 
 def test_nothing_is_watched_in_the_period_that_was_acted_upon(site: Workspace) -> None:

@@ -6,7 +6,7 @@
 --          $stratum VARCHAR
 --          $target  VARCHAR
 -- returns  decision_key VARCHAR, action VARCHAR, rule VARCHAR, status VARCHAR, approved_by VARCHAR,
---          evidence VARCHAR, first_decided_at TIMESTAMPTZ,
+--          evidence VARCHAR, first_decided_at TIMESTAMPTZ, decided_at TIMESTAMPTZ,
 --          kind VARCHAR, size DOUBLE, period_start DATE
 --          oldest decision first
 
@@ -32,6 +32,7 @@ SELECT
     decided.approved_by,
     decided.evidence,
     decided.first_decided_at,
+    decided.decided_at,
     said.kind,
     said.size,
     said.period_start
