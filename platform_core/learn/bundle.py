@@ -5,6 +5,7 @@ configs/inference.json      from a file to a probability, with MONAI alone
 configs/harmonize.json      the same from a native volume, where this platform is installed
 configs/recipe.json         the fitted recipe
 configs/calibration.json    from logit to probability
+docs/README.md, LICENSE     how to run it, until a model card takes its place; whose it is
 models/model.pt             weights by MONAI's names; read with weights_only, so that loading them runs no code
 reference.parquet           the frozen list of series that it was trained on; never exported
 """
@@ -54,6 +55,19 @@ KEPT = (
     "table_versions",
 )
 """Of the metadata, what was true when the weights were made."""
+LICENSE, README = "LICENSE", "docs/README.md"
+RIGHTS = """The weights and documents in this folder belong to the operators of the workspace {name!r}.
+Nobody but they can license them; this file grants nothing. Sitedrift, the program that wrote them, is under the
+Apache License 2.0, and so is MONAI.
+"""
+START = """# {name}
+
+    pip install monai nibabel fire
+    python -m monai.bundle run --config_file configs/inference.json --image scan.nii.gz --output answers.json
+
+It takes {takes}.
+`sitedrift model card {name}` puts its model card here.
+"""
 NOT_STATED = "Not stated."
 FEWEST_TOLD = 10
 """Smaller counts leave as `fewer than 10`: the least cell that health statistics commonly publish (proposed)."""
@@ -114,7 +128,7 @@ def describe(workspace: Workspace, ref: ModelRef) -> None:
 
 
 def described(workspace: Workspace, ref: ModelRef, *, recipe: str, calibration: Calibration) -> dict[str, bytes]:
-    """The files under `configs/` by path, for a recipe and calibration that the model is served with.
+    """All files but weights and reference by path, for a recipe and calibration that the model is served with.
 
     Raises:
         BadInput: If a file of the model is missing.
@@ -138,7 +152,8 @@ def described(workspace: Workspace, ref: ModelRef, *, recipe: str, calibration: 
     }
     if steps is not None and not takes_native:
         files[HARMONIZE] = harmonizing_config()
-    return {path: _json(facts) for path, facts in files.items()}
+    told = {LICENSE: RIGHTS.format(name=workspace.settings.name), README: START.format(name=ref.name, takes=takes)}
+    return {path: _json(facts) for path, facts in files.items()} | {path: text.encode() for path, text in told.items()}
 
 
 def read_metadata(workspace: Workspace, uri: str) -> dict[str, Any]:

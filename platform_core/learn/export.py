@@ -34,11 +34,6 @@ from platform_core.manifest.workspace import Workspace
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can state."""
 ONNX, SUMS = "models/model.onnx", "SHA256SUMS"
-README, LICENSE = "docs/README.md", "LICENSE"
-RIGHTS = """The weights and documents in this folder belong to the operators of the workspace {name!r}.
-Nobody but they can license them; this file grants nothing. Sitedrift, the program that wrote them, is under the
-Apache License 2.0, and so is MONAI.
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +105,6 @@ def bundle_files(workspace: Workspace, ref: ModelRef, *, site: str | None = None
     kept = read_metadata(workspace, ref.bundle_uri)
     files[WEIGHTS] = read_weights(workspace, ref.bundle_uri, kept["weights_sha256"])
     files["configs/reference.json"] = json.dumps(counted_reference(workspace, ref), indent=2).encode()
-    files[LICENSE] = RIGHTS.format(name=workspace.settings.name).encode()
     return files
 
 

@@ -12,6 +12,8 @@ from platform_core.shift.risk import Estimate
 from platform_core.trial.evaluation import POOLED, Evaluation
 from platform_core.trial.model_record import FEWEST_TOLD, told_count
 
+README = "docs/README.md"
+"""In a bundle; named here too, because what writes it first loads torch."""
 SIDE_PX, MARGIN_PX = 300, 44
 """Of the calibration plot: its square, and room for axis labels left and below."""
 SPARK_PX = (96, 22)
@@ -30,14 +32,16 @@ MEASURES = (
 
 
 def write_card(workspace: Workspace, model: str, *, at: datetime) -> str:
-    """Write the card of `model@version` as a page; returns its path in the workspace.
+    """Write the card of `model@version` as a page, and as the README of its bundle; returns the page's path.
 
     Raises:
         UnknownName: If there is no such model.
     """
     card = card_of(workspace, model)
+    shown = _shown(workspace, card)
+    workspace.objects.put(f"{card.ref.bundle_uri}/{README}", render("card.md.j2", **shown).encode())
     path = layout.report_path(f"model-{card.ref.model}-{card.ref.version}")
-    return write_page(workspace, path, "card.html.j2", at=at, **_shown(workspace, card))
+    return write_page(workspace, path, "card.html.j2", at=at, **shown)
 
 
 def card_html(workspace: Workspace, model: str, *, at: datetime) -> str:

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from platform_core.errors import BadInput
-from platform_core.learn.registry import ModelRef, find, read_reference
+from platform_core.learn.registry import ModelRef, find, models, read_reference
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.table import policy_of
 from platform_core.provenance import code_version
@@ -110,7 +110,7 @@ def as_markdown(facts: Mapping[str, Any]) -> str:
 
 
 def _description(workspace: Workspace, ref: ModelRef, record: Record, made_with: Mapping[str, Any]) -> Facts:
-    parent = None if ref.parent is None else find(workspace, ref.parent)
+    parent = next((one for one in models(workspace, ref.model) if one.name == ref.parent), None)
     return {
         "from": ref.parent or "nothing: it is the first of its line",
         "to": ref.name,

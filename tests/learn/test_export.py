@@ -13,13 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from flows.cli import app
 from platform_core.errors import BadRequest, NoSuchPlace, UnknownName
 from platform_core.learn import export
 from platform_core.learn.export import SUMS, export_model, told_count, zipped
 from platform_core.learn.registry import REFERENCE, ModelRef, register
 from platform_core.manifest.serving import Calibration, Serving, change_serving
 from platform_core.manifest.workspace import Workspace
+from platform_core.trial.change_control import keep_change_control
 from tests.learn.test_bundle import AT, CLIP, RESAMPLE, WINDOW, by_monai, kept, platform_s, scan, stored
 
 KEYS = ("5e1e5aaaa", "5e1e5bbbb")
@@ -163,3 +166,29 @@ def test_without_onnx_installed_one_sentence_says_what_to_install(
     with pytest.raises(BadRequest, match="pip install onnx onnxscript"):
         export_model(with_target, ref.name, tmp_path / "a.zip", onnx=True)
     assert not (tmp_path / "a.zip").exists()
+
+
+def test_the_command_line_exports_a_card_and_evidence_and_no_key(
+    with_target: Workspace, ref: ModelRef, tmp_path: Path
+) -> None:
+    keep_change_control(with_target, ref.name, at=AT)
+    where = ["--workspace", with_target.uri]
+    told = CliRunner().invoke(app, ["model", "export", ref.name, str(tmp_path / "a.zip"), *where])
+    assert told.exit_code == 0, told.output
+    found = unpacked((tmp_path / "a.zip").read_bytes())
+    assert found["lesion-2/docs/README.md"].startswith(b"# Model card of lesion@2")
+    assert json.loads(found["lesion-2/docs/change_control.json"])["model"] == "lesion@2"
+    inside = b"".join(found.values())
+    for word in (*KEYS, "Erika", str(tmp_path), with_target.settings.key_fingerprint):
+        assert word.encode() not in inside, word
+    again = CliRunner().invoke(app, ["model", "export", ref.name, str(tmp_path / "a.zip"), *where])
+    assert isinstance(again.exception, BadRequest)
+
+
+def test_the_command_line_prints_card_and_evidence(with_target: Workspace, ref: ModelRef, tmp_path: Path) -> None:
+    where = ["--workspace", with_target.uri]
+    card = CliRunner().invoke(app, ["model", "card", ref.name, "--html", str(tmp_path / "card.html"), *where])
+    assert card.stdout.startswith("# Model card of lesion@2")
+    assert (tmp_path / "card.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    evidence = CliRunner().invoke(app, ["model", "evidence", ref.name, "--json", *where])
+    assert json.loads(evidence.stdout)["description_of_modifications"]["to"] == "lesion@2"

@@ -7,7 +7,7 @@ import pytest
 
 from platform_core import layout
 from platform_core.errors import BadInput, BadRequest, EmptySample, UnknownName
-from platform_core.learn.bundle import CALIBRATION, INFERENCE, METADATA, RECIPE, WEIGHTS, read_bundle
+from platform_core.learn.bundle import CALIBRATION, INFERENCE, LICENSE, METADATA, README, RECIPE, WEIGHTS, read_bundle
 from platform_core.learn.networks import weights_sha256
 from platform_core.learn.predict import predict_shard
 from platform_core.learn.registry import REFERENCE, ModelRef, champion, models, trained_on
@@ -175,7 +175,7 @@ def test_the_serving_of_the_source_says_its_recipe(with_target: Workspace, sourc
 
 def test_a_bundle_is_laid_out_as_monai_lays_it_out(with_target: Workspace, source: ModelRef) -> None:
     paths = {path.removeprefix(source.bundle_uri + "/") for path in with_target.objects.list(source.bundle_uri)}
-    assert paths == {METADATA, INFERENCE, RECIPE, CALIBRATION, WEIGHTS, REFERENCE}
+    assert paths == {METADATA, INFERENCE, RECIPE, CALIBRATION, WEIGHTS, REFERENCE, LICENSE, README}
     assert source.bundle_uri.startswith(layout.model_path("lesion", 1))
 
 

@@ -239,6 +239,11 @@ def test_no_key_or_place_is_on_the_card(html: str, carded: Workspace) -> None:
             assert word not in text
 
 
+def test_the_card_is_the_readme_of_the_bundle(html: str, carded: Workspace) -> None:
+    uri = find(carded, "lesion@2").bundle_uri
+    assert carded.objects.get(f"{uri}/docs/README.md").decode() == card_markdown(carded, "lesion@2")
+
+
 def test_equal_facts_give_equal_text(carded: Workspace) -> None:
     assert card_markdown(carded, "lesion@2") == card_markdown(carded, "lesion@2")
 
