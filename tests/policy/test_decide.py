@@ -145,6 +145,7 @@ def test_what_was_acted_upon_is_watched_until_it_grows_or_does_harm() -> None:
     assert decide(replace(watched, growth=1.25)).action == "recalibrate"
     assert decide(replace(watched, growth=None)).action == "recalibrate"
     assert decide(replace(watched, target_risk=HIGHER)).action == "recalibrate"
+    assert decide(replace(watched, alarm="score higher")).action == "recalibrate"
 
 
 @pytest.mark.parametrize(("used", "action"), [(9.9, "fine_tune"), (10.0, "hold")])
