@@ -28,10 +28,10 @@ CROP = (
 )
 ONE_LOGIT = "$lambda out: out.item()"
 SHARE_LOGIT = (
-    "$lambda out: (lambda sure: math.log(sure + {half}) - math.log(out.numel() - sure + {half}))"
-    "((out.sigmoid() * (out.sigmoid() >= {sure})).double().sum().item())"
+    "$lambda out: (lambda p: (lambda sure: math.log(sure + {half}) - math.log(p.numel() - sure + {half}))"
+    "((p * (p >= {sure})).sum().item()))(out.float().sigmoid())"
 )
-"""Of a segmentation: log-odds of the share of the scan that is marked, as `segment.py` says it."""
+"""Of a segmentation: log-odds of the share of the scan that its sure voxels fill, as `segment.py` says it."""
 PLACED = (
     "$lambda marks, shape: (lambda padded: padded[(slice(None), *[slice((have - want) // 2, (have - want) // 2 + want) "
     "for have, want in zip(padded.shape[1:], shape[2::-1])])])(torch.nn.functional.pad(marks, [n for want, have in "
