@@ -31,6 +31,12 @@ MEASURES = (
 """Of an `Evaluation`: title, name, and how it is read."""
 
 
+def measures_of(evaluated: Sequence[Evaluation]) -> tuple[tuple[str, str, str], ...]:
+    """What the card tells: of a segmentation Dice alone."""
+    is_marked = any(one.dice is not None for one in evaluated)
+    return (("Dice", "dice", "overlap with what readers drew, higher is better"),) if is_marked else MEASURES
+
+
 def write_card(workspace: Workspace, model: str, *, at: datetime) -> str:
     """Write the card of `model@version` as a page, and as the README of its bundle; returns the page's path.
 
@@ -66,7 +72,7 @@ def _shown(workspace: Workspace, card: Card) -> dict[str, Any]:
     return {
         "name": workspace.settings.name,
         "card": card,
-        "measures": MEASURES,
+        "measures": measures_of(card.evaluated),
         "fewest": FEWEST_TOLD,
         "told": told_count,
         "months": months,

@@ -192,7 +192,7 @@ def _limits(
     if len(trained) == 1:
         told.append(f"It was trained on scans of one site, {trained[0].site}.")
     few = f"fewer than {least} held-out patients of a class; nothing could be evaluated there"
-    told += [f"{one.site}: {few}." for one in evaluated if one.log_loss is None and one.site != POOLED]
+    told += [f"{one.site}: {few}." for one in evaluated if not (one.log_loss or one.dice) and one.site != POOLED]
     unserved = sorted({*workspace.sites} - {one.site for one in evaluated})
     told += [f"{site}: nothing is served there, and nothing was evaluated." for site in unserved]
     if record.gate is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from platform_core.learn import registry
+from platform_core.learn.registry import ModelRef
 from platform_core.manifest.serving import Serving, current_servings
 from platform_core.manifest.workspace import Workspace
 from platform_core.settings import PolicySettings
@@ -22,6 +23,7 @@ from platform_core.shift.resampled import (
 )
 from platform_core.shift.risk import Estimate, Reals, log_losses
 from platform_core.trial.gate import unseen_by
+from platform_core.trial.overlap import Overlaps, overlaps_of
 from platform_core.trial.paired import Unseen, labelled_scans
 from platform_core.trial.rollout import with_model
 
@@ -77,11 +79,14 @@ class Evaluation:
     """Root mean square over bins of equal mass, sampling variance taken off; [0, 1], lower is better."""
     log_loss: Estimate | None = None
     """Nats per scan, lower is better."""
+    dice: Estimate | None = None
+    """Of a segmentation, mean over scans, [0, 1], higher is better; all others are None then."""
 
     @property
     def facts(self) -> dict[str, Any]:
         """JSON-able; an estimate is [value, low, high]."""
-        told = {name: getattr(self, name) for name in METRICS}
+        names = METRICS if self.dice is None else ("dice",)
+        told = {name: getattr(self, name) for name in names}
         return {"site": self.site, "n_scans": self.n_scans, "n_patients": self.n_patients} | {
             "n_positive": self.n_positive,
             **{name: None if found is None else list(asdict(found).values()) for name, found in told.items()},
@@ -90,7 +95,7 @@ class Evaluation:
     @property
     def told(self) -> dict[str, Any]:
         """For a table: each estimate in words."""
-        return {name: _spelt(value) if name in METRICS else value for name, value in self.facts.items()}
+        return {name: _spelt(value) if name in (*METRICS, "dice") else value for name, value in self.facts.items()}
 
 
 def evaluate(site: str, answers: Answers, rules: PolicySettings) -> Evaluation:
@@ -127,7 +132,8 @@ def evaluate(site: str, answers: Answers, rules: PolicySettings) -> Evaluation:
 
 
 def evaluate_model(workspace: Workspace, model: str) -> list[Evaluation]:
-    """One model at every site that is served, by the site's recipe and prevalence, and pooled last.
+    """One model at every site that is served, by the site's recipe and prevalence, and pooled last; a segmentation by
+    Dice.
 
     Only labelled scans that it has predicted count, of known patients of the evaluation part whom neither it nor what
     it comes from has seen.
@@ -135,6 +141,9 @@ def evaluate_model(workspace: Workspace, model: str) -> list[Evaluation]:
     Raises:
         UnknownName: If there is no such model.
     """
+    ref = registry.find(workspace, model)
+    if workspace.target(ref.model).task == "segmentation":
+        return _evaluate_overlaps(workspace, ref)
     rules, answers = workspace.settings.policy, answers_of(workspace, model)
     told = [evaluate(site, each, rules) for site, each in answers.items()]
     return told if not answers else [*told, evaluate(POOLED, joined(list(answers.values())), rules)]
@@ -152,6 +161,30 @@ def answers_of(workspace: Workspace, model: str) -> dict[str, Answers]:
         serving.site: _answers(workspace, serving if serving.model == ref.name else with_model(serving, ref), unseen)
         for serving in current_servings(workspace, ref.model)
     }
+
+
+def _evaluate_overlaps(workspace: Workspace, ref: ModelRef) -> list[Evaluation]:
+    unseen, least = unseen_by(workspace, [ref]), workspace.settings.policy.min_class_patients
+    found = {
+        serving.site: overlaps_of(workspace, with_model(serving, ref), unseen=unseen)
+        for serving in current_servings(workspace, ref.model)
+    }
+    told = [_by_dice(site, [each], least) for site, each in found.items()]
+    return told if not found else [*told, _by_dice(POOLED, list(found.values()), least)]
+
+
+def _by_dice(site: str, parts: Sequence[Overlaps], least: int) -> Evaluation:
+    """None below `least` patients on whom a reader has drawn something."""
+    y, dice = (np.concatenate([getattr(part, name) for part in parts]) for name in ("y", "dice"))
+    patients = tuple(key for part in parts for key in part.patients)
+    n_marked = len({key for key, is_marked in zip(patients, y, strict=True) if is_marked})
+    return Evaluation(
+        site=site,
+        n_scans=len(y),
+        n_patients=len(set(patients)),
+        n_positive=int(y.sum()),
+        dice=resampled(mean_of(dice), patients) if n_marked >= least else None,
+    )
 
 
 def joined(parts: Sequence[Answers]) -> Answers:
