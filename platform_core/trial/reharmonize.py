@@ -56,7 +56,7 @@ def against_recipe(before: Outlook | None, after: Outlook | None) -> str | None:
         return None
     if before.fits and not after.fits:
         return f"a mixture of the reference's classes fits the scores no more (p {after.p_fit:.3f})"
-    if before.risk is None or after.risk is None:
-        return None
+    if not before.fits or before.risk is None or after.risk is None:
+        return None  # what scores that fit nothing say of prevalence, and so of risk, is no yardstick
     rise = difference(after.risk, before.risk)
     return f"the expected log-loss rises by {spelt(rise)} nats per scan" if rise.low > 0 else None
