@@ -340,7 +340,11 @@ DECISION = _table(
     ("step", WHOLE, "0, 1, ... of the decisions about one finding, which one run makes at one moment"),
     ("finding_key", TEXT, ""),
     ("target", TEXT, ""),
-    ("action", TEXT, "none, reharmonize, recalibrate, adapt, fine_tune, request_labels or hold"),
+    (
+        "action",
+        TEXT,
+        "none, reharmonize, recalibrate, adapt, fine_tune, request_labels or hold; by hand: promote, rollback, restore",
+    ),
     ("strategy", TEXT, "of a fine-tuning"),
     ("because", TEXT, "one sentence with the numbers"),
     (
@@ -410,7 +414,7 @@ MODEL = _table(
     "one event of one model version: made, or given an alias",
     ("model", TEXT, "the target it serves"),
     ("version", WHOLE, ""),
-    ("alias", TEXT, "champion, challenger, former or refused"),
+    ("alias", TEXT, "champion, challenger, shadow, adapted, former or refused"),
     ("parent", TEXT, "model@version it was trained from"),
     ("strategy", TEXT, ""),
     ("reference", TEXT, "hash of the frozen list of series it was trained on"),

@@ -14,11 +14,11 @@ from platform_core.manifest.serving import current_servings
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy.record import decisions
 from platform_core.policy.running import is_training_running
-from platform_core.trial.rollout import record_status
+from platform_core.trial.rollout import finish_rollouts, record_status
 from platform_core.trial.shadow import settle_shadow, shadow_facts, shadow_of, watch_shadow
 from tests.trial.conftest import AT
 from tests.trial.test_gate import BETTER, SAME, WORSE
-from tests.trial.test_rollout import KilledError, kill_at  # noqa: F401 - a fixture
+from tests.trial.test_rollout import N_WRITES, KilledError, add_version, kill_at  # noqa: F401 - a fixture
 
 PlantScores = Callable[..., list[str]]
 SOON, LATER = AT + timedelta(days=3), AT + timedelta(days=8)
@@ -139,8 +139,6 @@ def test_without_labels_scores_that_no_longer_fit_refuse_it(
 
 
 def test_another_champion_meanwhile_ends_it(shadowed: Workspace, plant_scores: PlantScores) -> None:
-    from tests.trial.test_rollout import add_version
-
     plant(plant_scores, BETTER)
     add_version(shadowed, 3)
     first = registry.champion(shadowed, "lesion")
@@ -151,15 +149,13 @@ def test_another_champion_meanwhile_ends_it(shadowed: Workspace, plant_scores: P
     assert registry.find(shadowed, "lesion@2").alias == "refused"
 
 
-@pytest.mark.parametrize("step", range(1, 12))
+@pytest.mark.parametrize("step", range(1, N_WRITES + 1))
 def test_an_end_that_was_killed_is_finished_the_night_after(
     shadowed: Workspace,
     plant_scores: PlantScores,
     kill_at: Callable[[int], None],  # noqa: F811 - the fixture
     step: int,
 ) -> None:
-    from platform_core.trial.rollout import finish_rollouts
-
     plant(plant_scores, SAME)
     kill_at(step)
     with pytest.raises(KilledError):
