@@ -17,5 +17,5 @@ def test_a_lost_fit_and_a_rise_of_the_expected_risk_speak_against_it() -> None:
 
 
 def test_the_risk_of_scores_that_fit_nothing_is_no_yardstick() -> None:
-    """Under another scanner they may seem to hold no positive at all, which costs little: the cure then looks dearer."""
+    """Under another scanner they may seem to hold no positive at all, which costs little: the cure looks dearer."""
     assert against_recipe(look(1e-9, 0.29), look(0.7, 0.40)) is None
