@@ -89,9 +89,7 @@ class Verdict:
     """Chance of scores this unlike any mixture of the reference's classes, by the network that the site runs."""
     fit_after: float | None = None
     prevalence: Estimate | None = None
-    """Of the site, from the adapted network's scores."""
-    p_prevalence: float | None = None
-    """Chance of that if the assumed one holds."""
+    """Of the site, as the adapted network's scores have it; nothing is judged by it."""
     nearer: Estimate | None = None
     """Fall of the squared maximum mean discrepancy to the reference's embeddings, on held-out patients."""
     expected_gain: Estimate | None = None
@@ -148,12 +146,11 @@ def weigh(
         fit_before=None if fit_before is None else fit_before.p_fit,
         fit_after=None if fit_after is None else fit_after.p_fit,
         prevalence=None if fit_after is None else Estimate(fit_after.value, fit_after.low, fit_after.high),
-        p_prevalence=None if fit_after is None else fit_after.p_changed,
         nearer=_nearer(scene, after),
         expected_gain=_gain(expected),
         gain=_gain(labelled),
     )
-    failed = [*_misfits(measured), *_losses(measured), *_moves(scene, fit_after)]
+    failed = [*_misfits(measured), *_losses(measured), *_moves(scene)]
     because = "; ".join(failed) or _in_favour(measured, scene.told)
     return replace(measured, passed=not failed, because=because)
 
@@ -207,10 +204,9 @@ def _losses(found: Verdict) -> Iterator[str]:
         yield f"labels of the period say that it does harm: {spelt(found.gain)} nats per scan saved"
 
 
-def _moves(scene: Scene, after: PrevalenceEstimate | None) -> Iterator[str]:
-    """Whether the prevalence moved; the adapted scores can show that it did, never that it did not."""
-    own = [] if after is None or after.p_fit <= P_FIT else [tells("the adapted scores", after)]
-    for each in (*scene.told, *own):
+def _moves(scene: Scene) -> Iterator[str]:
+    """Whether the prevalence moved. What the adapted scores say of it counts neither way: they were made to fit."""
+    for each in scene.told:
         if each.p_changed < P_MOVED and abs(each.share.value - scene.assumed) >= scene.material_prevalence:
             yield (
                 f"{each.by} say that the share of positives moved from {scene.assumed:.2f} to {spelt(each.share)}, and "

@@ -30,29 +30,32 @@ class Scanner:
     noise: float = 0.05
 
 
-def scans(n: int, seed: int, scanner: Scanner | None = None, *, share: float = 0.5) -> tuple[Arrays, Reals]:
-    """(n, 1, y, x) of texture, the positive ones with a spot in it, and who is positive."""
+def scans(
+    n: int, seed: int, scanner: Scanner | None = None, *, share: float = 0.5, spot: float = 0.9
+) -> tuple[Arrays, Reals]:
+    """(n, 1, y, x) of texture, the positive ones with a spot as bright as `spot` in it, and who is positive."""
     made_by, rng = scanner or Scanner(), np.random.default_rng(seed)
     y = rng.permutation(np.arange(n) < round(n * share)).astype(np.float64)
-    return np.stack([_scan(made_by, rng, is_positive=bool(each)) for each in y])[:, None], y
+    return np.stack([_scan(made_by, rng, spot if each else 0.0) for each in y])[:, None], y
 
 
-def _scan(scanner: Scanner, rng: np.random.Generator, *, is_positive: bool) -> Arrays:
+def _scan(scanner: Scanner, rng: np.random.Generator, spot: float) -> Arrays:
     texture = gaussian_filter(rng.normal(size=(SIDE, SIDE)), 1.0)
     image = 0.5 + 0.25 * texture / texture.std()
-    if is_positive:
+    if spot:
         rows, columns = np.mgrid[:SIDE, :SIDE]
         row, column = rng.integers(4, 12, 2)
-        image += 0.9 * rng.uniform(0.6, 1.2) * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * 1.5**2))
+        shape = np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * 1.5**2))
+        image += spot * rng.uniform(0.6, 1.2) * shape
     image = gaussian_filter(image, scanner.blur) if scanner.blur else image
     image = scanner.gain * image + scanner.offset + rng.normal(0, scanner.noise, image.shape)
     return np.asarray(image, dtype=np.float32)
 
 
 @cache
-def learned(seed: int = 0, window: tuple[float, float] = (0.0, 1.0)) -> Classifier:
+def learned(seed: int = 0, window: tuple[float, float] = (0.0, 1.0), spot: float = 0.9) -> Classifier:
     """A network that has learned the problem, as a window shows it; not to be changed."""
-    x, y = scans(400, seed)
+    x, y = scans(400, seed, spot=spot)
     x = framed(x, window)
     network = build_network("resnet_tiny", 2, seed=seed)
     data = TrainingSet(x=torch.from_numpy(x), y=torch.from_numpy(y).float(), weight=torch.ones(len(y)))
