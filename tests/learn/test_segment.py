@@ -135,9 +135,9 @@ def test_what_is_marked_does_not_depend_on_the_batch() -> None:
 
 
 RECIPE = [
-    StepSettings(harmonizer="orient"),
-    StepSettings(harmonizer="resample", spacing_mm=[1.5, 1.0, 2.0], axes="patient"),
-    StepSettings(harmonizer="clip_intensity", low=-1.0, high=1.0),
+    StepSettings.model_validate({"harmonizer": "orient"}),
+    StepSettings.model_validate({"harmonizer": "resample", "spacing_mm": [1.5, 1.0, 2.0], "axes": "patient"}),
+    StepSettings.model_validate({"harmonizer": "clip_intensity", "low": -1.0, "high": 1.0}),
 ]
 
 

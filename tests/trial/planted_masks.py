@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +111,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _row(workspace: Workspace, site: str, key: str, number: int, scan: Volume) -> dict[str, object]:
+def _row(workspace: Workspace, site: str, key: str, number: int, scan: Volume) -> dict[str, Any]:
     uri = layout.volume_path(site, layout.NATIVE, key, 1)
     sha256 = workspace.write_volume(uri, scan)
     return {
