@@ -47,7 +47,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
             if next(steps) == last:
                 raise KilledError
 
-        def append(self: Lake, *args: Any, **kwargs: Any) -> bool:
+        def append(self: Lake, *args: Any, **kwargs: Any) -> int:
             step()
             return whole(self, *args, **kwargs)
 
