@@ -1,0 +1,117 @@
+"""What no label has confirmed ends by itself; quiet periods renew it."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pytest
+
+from platform_core import layout
+from platform_core.learn import registry
+from platform_core.manifest.schemas import FINDING
+from platform_core.manifest.serving import Serving, change_serving, current_serving, serving_history
+from platform_core.manifest.workspace import Workspace
+from platform_core.policy.record import decisions
+from platform_core.storage.tables import rows_of
+from platform_core.trial.expiry import renew_or_end, until
+from platform_core.trial.rollout import with_model
+from tests.trial.conftest import AT
+
+OVER = AT + timedelta(days=90)
+
+
+def now_at(workspace: Workspace, site: str = "south") -> Serving:
+    found = current_serving(workspace, site, "lesion")
+    assert found is not None
+    return found
+
+
+def give(workspace: Workspace, recipe: str, *, days: int = 0, limited: bool = True) -> Serving:
+    """Another recipe, given for a time or for good."""
+    at = AT + timedelta(days=days)
+    ends = until(workspace, at, has_labels=not limited)
+    wanted = replace(now_at(workspace), recipe=recipe, until=ends)
+    return change_serving(workspace, wanted, decision_key=None, at=at, run="r")
+
+
+def find(workspace: Workspace, kind: str, ends_on: date, *, stratum: str = "ct", target: str = "lesion") -> None:
+    row = {"site": "south", "finding_key": f"{stratum}{ends_on}", "stratum": stratum, "target": target, "kind": kind}
+    row |= {"period_start": ends_on - timedelta(days=27), "period_end": ends_on, "run": f"r{ends_on}"}
+    workspace.lake.append(layout.FINDING, rows_of(FINDING, [row]), transaction=f"f/{stratum}{ends_on}")
+
+
+def test_what_labels_have_confirmed_has_no_limit(served: Workspace) -> None:
+    assert until(served, AT, has_labels=True) is None
+    assert until(served, AT, has_labels=False) == OVER
+
+
+def test_nothing_ends_before_its_time_and_what_has_no_limit_never(served: Workspace) -> None:
+    assert renew_or_end(served, "south", "lesion", run="r9", at=AT + timedelta(days=9999)) is None
+    give(served, "r2")
+    assert renew_or_end(served, "south", "lesion", run="r9", at=OVER - timedelta(seconds=1)) is None
+    assert now_at(served).recipe == "r2"
+
+
+def test_it_ends_in_what_was_given_for_good_not_in_what_was_given_for_a_time(served: Workspace) -> None:
+    give(served, "r2")
+    give(served, "r3", days=10)
+    told = renew_or_end(served, "south", "lesion", run="r9", at=OVER + timedelta(days=10))
+    assert told is not None
+    assert "r3" in told
+    assert (now_at(served).recipe, now_at(served).until) == ("r1", None)
+    assert now_at(served, "east").epoch == 0
+    (row,) = decisions(served, "south").to_pylist()
+    assert (row["action"], row["status"], row["because"], row["approved_by"]) == ("restore", "done", told, "policy")
+    assert renew_or_end(served, "south", "lesion", run="r10", at=OVER + timedelta(days=11)) is None
+
+
+def test_what_was_given_for_good_later_is_what_holds(served: Workspace) -> None:
+    give(served, "r2", limited=False)
+    give(served, "r3")
+    renew_or_end(served, "south", "lesion", run="r9", at=OVER)
+    assert now_at(served).recipe == "r2"
+
+
+def test_a_quiet_period_since_renews_it_once_more(served: Workspace) -> None:
+    give(served, "r2")
+    find(served, "none", AT.date() + timedelta(days=30))
+    told = renew_or_end(served, "south", "lesion", run="r9", at=OVER)
+    assert told is not None
+    assert "quiet" in told
+    assert (now_at(served).recipe, now_at(served).until) == ("r2", OVER + timedelta(days=90))
+    # that quiet period is older than the renewal: it does not count again
+    renew_or_end(served, "south", "lesion", run="r10", at=OVER + timedelta(days=90))
+    assert now_at(served).recipe == "r1"
+
+
+@pytest.mark.parametrize(
+    "findings",
+    [
+        [("none", -1, "ct", "lesion")],
+        [("none", 30, "ct", "lesion"), ("label", 58, "ct", "lesion")],
+        [("none", 30, "ct", "lesion"), ("undetermined", 30, "ct/sharp", "lesion")],
+        [("none", 30, "ct", "nodule")],
+    ],
+    ids=["before it", "not quiet since", "another stratum is not", "another target"],
+)
+def test_anything_else_renews_nothing(served: Workspace, findings: list[tuple[str, int, str, str]]) -> None:
+    give(served, "r2")
+    for kind, days, stratum, target in findings:
+        find(served, kind, AT.date() + timedelta(days=days), stratum=stratum, target=target)
+    renew_or_end(served, "south", "lesion", run="r9", at=OVER)
+    assert now_at(served).recipe == "r1"
+
+
+def test_a_promotion_ends_the_limit(served: Workspace) -> None:
+    assert with_model(give(served, "r2"), registry.find(served, "lesion@2")).until is None
+
+
+def test_rows_from_before_the_column_have_no_limit(served: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    give(served, "r2")
+    as_it_was = served.lake.read(layout.SERVING).drop_columns(["until"])
+    monkeypatch.setattr(type(served.lake), "read", lambda *_: _of_south(as_it_was))
+    assert [each.until for each in serving_history(served, "south", "lesion")] == [None, None]
+
+
+def _of_south(rows: pa.Table) -> pa.Table:
+    return pa.Table.from_pylist([row for row in rows.to_pylist() if row["site"] == "south"])
