@@ -23,6 +23,7 @@ from platform_core.learn.networks import Classifier
 from platform_core.learn.resume import Bookmarks
 from platform_core.learn.segment import overlap
 from platform_core.learn.strategies import STRATEGIES
+from platform_core.learn.together import from_first, is_first
 from platform_core.learn.trained import Reals, Rows, joined, labels_of, some, train_copy
 from platform_core.provenance import number_of
 from platform_core.settings import TrainSettings
@@ -408,7 +409,8 @@ def _of_start(start: Classifier, site: Loaded, replay: Loaded) -> tuple[Reals, t
 def _attempt(shared: _Field, strategy: Strategy, seed: int, tell: Tell) -> Trial:
     """The trial, from its note if it was finished before."""
     note = f"{strategy.name}-{seed}"
-    if shared.bookmarks is not None and (noted := shared.bookmarks.noted(note)):
+    noted = None if shared.bookmarks is None else from_first(shared.bookmarks.noted(note))
+    if noted is not None:
         return Trial(**noted | {"logits": tuple(noted["logits"]), "curve": tuple(noted["curve"])})
     started = time.monotonic()
     settings = shared.settings.model_copy(update={"seed": seed})
@@ -424,7 +426,8 @@ def _attempt(shared: _Field, strategy: Strategy, seed: int, tell: Tell) -> Trial
     except BadRequest as error:
         seconds = time.monotonic() - started
         trial = Trial(strategy=strategy.name, seconds=seconds, n_scan_passes=0.0, failed=str(error))
-    if shared.bookmarks is not None:
+    trial = from_first(trial)
+    if shared.bookmarks is not None and is_first():
         shared.bookmarks.note(note, asdict(trial))
     return trial
 

@@ -1,10 +1,12 @@
 """The device that networks run on: which one, in which precision, and what its failures mean."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 
 from platform_core.errors import DeviceLost, TooLittleMemory
 
@@ -13,11 +15,25 @@ FEWEST_AT_ONCE = 2
 
 
 def open_fabric() -> Fabric:
-    """One GPU if there is one, in bfloat16 where its hardware has it; else the CPU."""
-    if not torch.cuda.is_available():
-        return Fabric(accelerator="cpu", devices=1, precision="32-true")
-    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return Fabric(accelerator="cuda", devices=1, precision="bf16-mixed" if has_bf16 else "32-true")
+    """One GPU if there is one, in bfloat16 where its hardware has it; else the CPU.
+
+    Under `torchrun` as many as it has started processes, on all of its machines (`together.py`).
+    """
+    has_gpu = torch.cuda.is_available()
+    has_bf16 = has_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    accelerator, precision = "cuda" if has_gpu else "cpu", "bf16-mixed" if has_bf16 else "32-true"
+    if not torch.distributed.is_torchelastic_launched():
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
+    n_here = int(os.environ["LOCAL_WORLD_SIZE"])
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=n_here,
+        num_nodes=int(os.environ["WORLD_SIZE"]) // n_here,
+        strategy=DDPStrategy(broadcast_buffers=False),
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
 
 
 def device_name() -> str:

@@ -30,6 +30,7 @@ from platform_core.learn.phases import (
     split,
 )
 from platform_core.learn.resume import Bookmark, Progress, unpack
+from platform_core.learn.together import added_up, average_statistics, from_first, is_first, my_rows
 from platform_core.settings import TrainSettings
 
 Tensors = dict[str, torch.Tensor]
@@ -76,7 +77,7 @@ def fit(
         n_epochs=sum(n_epochs_of(phase, settings) for phase in strategy.phases),
         tell=tell,
     )
-    kept = (bookmark and bookmark.read()) or {}
+    kept = from_first((bookmark and bookmark.read()) or {})
     progress = unpack(kept["progress"]) if kept else _beginning(settings)
     if kept:
         network.load_state_dict(kept["weights"])
@@ -85,7 +86,7 @@ def fit(
             course = course if progress.phase == 0 else course.without_embeddings()
             _run_phase(course, phase, progress, bookmark, kept.pop("tools", None))
     network.cpu().eval().requires_grad_(requires_grad=True)
-    if bookmark:
+    if bookmark and is_first():
         bookmark.write(_state(course, progress))
     return progress.losses
 
@@ -111,14 +112,14 @@ def _run_phase(
         progress.total += _step(course.fabric, stretch, rows, progress) * len(rows)
         if not progress.batches:
             _end_epoch(course, stretch, progress)
-        if bookmark and bookmark.is_due():
+        if bookmark and is_first() and bookmark.is_due():
             bookmark.write(_state(course, progress, stretch))
     if progress.best_weights is not None:
         course.network.load_state_dict(progress.best_weights)
     progress.next_phase()
 
 
-def _step(fabric: Fabric, stretch: Stretch, rows: torch.Tensor, progress: Progress) -> torch.Tensor | float:
+def _step(fabric: Fabric, stretch: Stretch, rows: torch.Tensor, progress: Progress) -> torch.Tensor:
     """One update; returns the mean loss of its scans before it."""
     x, y = stretch.data.x[rows], stretch.data.y[rows]
     if isinstance(stretch.module, Classifier):
@@ -137,30 +138,40 @@ def _step(fabric: Fabric, stretch: Stretch, rows: torch.Tensor, progress: Progre
     return loss
 
 
-def _gradients(fabric: Fabric, stretch: Stretch, batch: TrainingSet, at_once: int) -> torch.Tensor | float | None:
+def _gradients(fabric: Fabric, stretch: Stretch, batch: TrainingSet, at_once: int) -> torch.Tensor | None:
     """Add up gradients of the mean loss over parts of a batch; None, with nothing changed, if a part does not fit."""
     stretch.stepper.zero_grad()
     before = [buffer.clone() for buffer in stretch.module.buffers()]
-    total: torch.Tensor | float = 0.0
+    total = added_up(fabric, stretch.module, _own_gradients(fabric, stretch, batch, at_once))
+    if total is None:
+        with torch.no_grad():
+            for buffer, old in zip(stretch.module.buffers(), before, strict=True):
+                buffer.copy_(old)
+    return total
+
+
+def _own_gradients(fabric: Fabric, stretch: Stretch, batch: TrainingSet, at_once: int) -> torch.Tensor | None:
+    """The same for this process's scans of the batch alone."""
+    total = fabric.to_device(torch.zeros((), dtype=torch.float64))  # a float would wait for the device at every step
+    mine = my_rows(fabric, len(batch.y))
     try:
-        for part in split(torch.arange(len(batch.y)), at_once):
-            logits = stretch.moving(fabric.to_device(batch.x[part]))
-            loss = mean_loss(logits, batch.y[part], batch.weight[part]) * (len(part) / len(batch.y))
-            fabric.backward(loss)
-            total = total + loss.detach().double()  # a float would wait for the device at every step
+        for part in split(mine, at_once) if len(mine) else []:
+            with fabric.no_backward_sync(stretch.moving, enabled=fabric.world_size > 1):
+                logits = stretch.moving(fabric.to_device(batch.x[part]))
+                loss = mean_loss(logits, batch.y[part], batch.weight[part]) * (len(part) / len(batch.y))
+                fabric.backward(loss)
+            total += loss.detach()
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
     else:
         return total
     torch.cuda.empty_cache()
-    with torch.no_grad():
-        for buffer, old in zip(stretch.module.buffers(), before, strict=True):
-            buffer.copy_(old)
     return None
 
 
 def _end_epoch(course: Course, stretch: Stretch, progress: Progress) -> None:
+    average_statistics(course.fabric, (course.network.blocks[name] for name in stretch.trained))
     loss = float(progress.total) / len(stretch.data.y)
     if not isfinite(loss):
         raise BadRequest(
@@ -172,7 +183,7 @@ def _end_epoch(course: Course, stretch: Stretch, progress: Progress) -> None:
     course.tell(f"epoch {n_done} of {course.n_epochs}", min(n_done / course.n_epochs, 1.0))
     if stretch.held_out is None:
         return
-    held_out_loss = _loss_of(course, stretch, stretch.held_out)
+    held_out_loss = from_first(_loss_of(course, stretch, stretch.held_out))
     progress.n_worse += 1
     if held_out_loss < progress.best_loss:
         progress.best_loss, progress.n_worse = held_out_loss, 0

@@ -12,6 +12,7 @@ from platform_core.learn.device import is_out_of_memory
 from platform_core.learn.embedding import logits_and_embeddings
 from platform_core.learn.losses import scan_losses
 from platform_core.learn.networks import Classifier
+from platform_core.learn.together import from_first
 from platform_core.settings import TrainSettings
 
 RATE_BATCH = 8
@@ -141,7 +142,7 @@ def _rates(course: Course, trained: Blocks, phase: Phase) -> dict[str, float]:
     """Learning rate of each trained block as a share of the phase's."""
     if phase.by_gradient:
         course.fabric.to_device(course.network)
-        return relative_gradients(course.network, trained, course.data)
+        return from_first(relative_gradients(course.network, trained, course.data))
     names = course.network.block_names
     return {name: phase.lr_decay ** (len(names) - 1 - names.index(name)) for name in trained}
 

@@ -150,7 +150,12 @@ def fit_key(network: Classifier, data: Sequence[TrainingSet], strategy: Strategy
         "format": FORMAT,
         "start": weights_sha256(network),
         "data": [arrays.hexdigest(), [len(part.y) for part in data]],
-        "phases": [asdict(phase) | {"trains": phase.trains.__name__} for phase in strategy.phases],
+        "phases": phase_facts(strategy),
         "settings": settings.model_dump(exclude={"checkpoint_minutes"}),
     }
     return digest(facts)
+
+
+def phase_facts(strategy: Strategy) -> list[dict[str, Any]]:
+    """What a strategy does, JSON-able, whatever its name."""
+    return [asdict(phase) | {"trains": phase.trains.__name__} for phase in strategy.phases]

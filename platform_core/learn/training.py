@@ -24,6 +24,7 @@ from platform_core.learn.networks import Classifier, weights_sha256
 from platform_core.learn.registry import ModelRef, champion, next_epoch, next_version, register
 from platform_core.learn.resume import Bookmarks
 from platform_core.learn.segment import dice, segment
+from platform_core.learn.together import by_first
 from platform_core.learn.tracking import track
 from platform_core.learn.trained import Reals, labels_of, some, train_copy, uniform
 from platform_core.manifest.serving import Calibration
@@ -121,6 +122,27 @@ def make(
         reference=reference,
         source_weights=training.source_weights,
     )
+
+    def store() -> ModelRef:
+        made = _registered(workspace, target, training, bundle, metrics, spent, run=run, at=at)
+        bookmarks.forget()
+        track(workspace, made)
+        return made
+
+    return by_first(store)
+
+
+def _registered(
+    workspace: Workspace,
+    target: str,
+    training: Training,
+    bundle: Bundle,
+    metrics: Mapping[str, Mapping[str, float]],
+    spent: Spent,
+    *,
+    run: str,
+    at: datetime,
+) -> ModelRef:
     epoch = next_epoch(workspace, target)  # before anything else is read: an event that comes between makes it stale
     version = next_version(workspace, target)
     made = ModelRef(
@@ -129,7 +151,7 @@ def make(
         alias="challenger" if champion(workspace, target) else "champion",
         parent=training.parent,
         strategy=training.strategy.name,
-        reference=digest(reference.to_pylist()),
+        reference=digest(bundle.reference.to_pylist()),
         recipe=training.recipe,
         metrics=metrics,
         calibration=training.calibration,
@@ -140,10 +162,7 @@ def make(
         training=asdict(spent),
     )
     describe(workspace, made)
-    register(workspace, made, run=run)
-    bookmarks.forget()
-    track(workspace, made)
-    return made
+    return register(workspace, made, run=run)
 
 
 def _training_key(training: Training, reference: pa.Table) -> str:

@@ -4,7 +4,7 @@ How a race is run is in `learn/cross_validate.py`; here are the scans that it ma
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from platform_core.learn.data import Scan
 from platform_core.learn.device import device_name
 from platform_core.learn.networks import weights_sha256
 from platform_core.learn.persons import person_of
-from platform_core.learn.resume import Bookmarks
+from platform_core.learn.resume import Bookmarks, phase_facts
 from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.train import Material, new_network, refuse_few
 from platform_core.learn.trained import joined, some
@@ -75,7 +75,7 @@ def run_race(case: Case, candidates: Sequence[str], material: Material, *, tell:
         "recipe": material.recipe,
         "site": _facts_of(site.scans),
         "replay": _facts_of(replay.scans),
-        "candidates": [[name, [repr(asdict(p)) for p in STRATEGIES[name].phases]] for name in candidates],
+        "candidates": [[name, phase_facts(STRATEGIES[name])] for name in candidates],
         "settings": [train.model_dump(exclude={"checkpoint_minutes"}), rules.n_folds, rules.n_seeds],
     }
     race_key = digest(facts)
