@@ -1,21 +1,31 @@
-"""What scores say against a new recipe, where no label says more."""
+"""What a site's scores by a new recipe may say against it, where labels are too few."""
+
+from dataclasses import replace
 
 from platform_core.shift.risk import Estimate
 from platform_core.trial.outlook import Outlook
 from platform_core.trial.reharmonize import against_recipe
 
-
-def look(p_fit: float, risk: float) -> Outlook:
-    return Outlook(p_fit=p_fit, prevalence=Estimate(0.3, 0.25, 0.35), risk=Estimate(risk, risk - 0.03, risk + 0.03))
+FITS = Outlook(p_fit=0.4, prevalence=Estimate(0.3, 0.2, 0.4), risk=Estimate(0.40, 0.37, 0.43))
 
 
-def test_a_lost_fit_and_a_rise_of_the_expected_risk_speak_against_it() -> None:
-    assert "fits the scores no more" in str(against_recipe(look(0.5, 0.3), look(0.001, 0.3)))
-    assert "rises by 0.10" in str(against_recipe(look(0.5, 0.3), look(0.5, 0.4)))
-    assert against_recipe(look(0.5, 0.3), look(0.5, 0.31)) is None
-    assert against_recipe(None, look(0.5, 0.4)) is None
+def test_a_fit_that_is_lost_speaks_against_a_recipe() -> None:
+    assert "fits the scores no more" in str(against_recipe(FITS, replace(FITS, p_fit=0.001)))
 
 
-def test_the_risk_of_scores_that_fit_nothing_is_no_yardstick() -> None:
-    """Under another scanner they may seem to hold no positive at all, which costs little: the cure looks dearer."""
-    assert against_recipe(look(1e-9, 0.29), look(0.7, 0.40)) is None
+def test_a_fit_that_was_not_there_before_is_not_lost() -> None:
+    misfit = replace(FITS, p_fit=0.001)
+    assert against_recipe(misfit, misfit) is None
+    assert against_recipe(misfit, FITS) is None
+
+
+def test_an_expected_risk_that_rises_beyond_chance_speaks_against_it_and_one_that_may_rise_does_not() -> None:
+    assert "rises by 0.10" in str(against_recipe(FITS, replace(FITS, risk=Estimate(0.50, 0.47, 0.53))))
+    assert against_recipe(FITS, replace(FITS, risk=Estimate(0.43, 0.40, 0.46))) is None
+    assert against_recipe(FITS, replace(FITS, risk=Estimate(0.30, 0.27, 0.33))) is None
+
+
+def test_what_cannot_be_told_speaks_for_nothing() -> None:
+    assert against_recipe(None, FITS) is None
+    assert against_recipe(FITS, None) is None
+    assert against_recipe(FITS, replace(FITS, risk=None)) is None
