@@ -83,7 +83,7 @@ def card_of(workspace: Workspace, model: str) -> Card:
     ref = find(workspace, model)
     trained, n_missing = _trained(workspace, ref)
     record = record_of(workspace, ref)
-    evaluated, answers = evaluate_model(workspace, model), list(answers_of(workspace, model).values())
+    evaluated, answers = evaluate_model(workspace, model), _told(answers_of(workspace, model))
     made_with, target = _made_with(workspace, ref), workspace.target(ref.model)
     return Card(
         ref=ref,
@@ -97,6 +97,11 @@ def card_of(workspace: Workspace, model: str) -> Card:
         record=record,
         limits=_limits(workspace, target, trained, evaluated, record),
     )
+
+
+def _told(by_site: Mapping[str, Answers]) -> list[Answers]:
+    """Without sites of fewer than ten patients, which a sum over all would give away."""
+    return [one for one in by_site.values() if len(set(one.patients)) >= FEWEST_TOLD]
 
 
 def calibration_bins(answers: Answers) -> list[Bin]:

@@ -197,7 +197,8 @@ def test_metrics_are_of_evaluation_patients_by_the_site_s_serving(carded: Worksp
     assert east.auroc is not None
     assert east.auroc.value == pytest.approx(auroc(scans.y, scans.score))
     assert east.n_patients == len(scans)
-    assert sum(one.n for one in card.bins) == card.evaluated[-1].n_scans
+    told = sum(one.n_scans for one in card.evaluated if one.site in ("north", "east"))
+    assert sum(one.n for one in card.bins) == told < card.evaluated[-1].n_scans
     assert f"| east | {len(scans)} | {int(scans.y.sum())} | {east.auroc.value:.2f} [" in card_markdown(
         carded, "lesion@2"
     )
