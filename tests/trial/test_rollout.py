@@ -11,6 +11,7 @@ import pytest
 
 from platform_core.errors import BadRequest
 from platform_core.learn import registry
+from platform_core.lineage.why import why
 from platform_core.manifest.serving import change_serving, current_serving, current_servings
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
@@ -222,3 +223,10 @@ def add_version(
         epoch=registry.next_epoch(workspace, "lesion"),
     )
     registry.register(workspace, made, run="run")
+
+
+def test_lineage_knows_a_change_by_hand(served: Workspace) -> None:
+    promote(served)
+    (row,) = by_hand(served)
+    found = why(served, row["decision_key"])
+    assert (found.kind, found.facts["because"], found.facts["approved by"]) == ("decision", "the board agreed", "ada")
