@@ -146,6 +146,7 @@ class Walk:
         row = next(row for row in self._rows(layout.SERVING, where) if row["epoch"] == serving.epoch)
         facts = {"model": serving.model, "recipe": serving.recipe, "since": _moment(row["since"]), "run": row["run"]}
         facts |= {"prevalence": serving.calibration.prevalence, "threshold": serving.calibration.threshold}
+        facts |= {"ends by itself": _moment(serving.until)} if serving.until else {}
         facts |= {"servings before": len(serving_history(self.workspace, serving.site, serving.target)) - 1}
         decision = self.decision(row["decision_key"]) if row["decision_key"] else None
         children = [decision, self.recipe(serving.recipe), self.model(serving.model)]

@@ -245,3 +245,15 @@ def test_a_site_whose_scanner_is_as_it_was_needs_no_transport(shifted: Workspace
 
 def test_the_reference_is_not_shown_to_itself(shifted: Workspace) -> None:
     assert transported.show_reference(shifted, "north", "lesion", run="r") == []
+
+
+def test_another_network_can_be_shown_what_was_shown(shown: Workspace) -> None:
+    """The same scans with the same noise, so two networks can be compared patient by patient."""
+    again = [(y, see(volume)[0]) for y, volume in transported.show_again(inputs_of(shown))]
+    rows = shown.lake.read(layout.TRANSPORTED, pc.field("site") == "south").to_pylist()
+    assert sorted(again) == sorted((row["y"], row["score"]) for row in rows)
+
+
+def test_where_nothing_was_shown_there_is_nothing_to_show_again(shifted: Workspace) -> None:
+    (inputs,) = read_inputs(shifted, "east", "lesion")
+    assert list(transported.show_again(inputs)) == []
