@@ -9,7 +9,6 @@ from platform_core.learn.registry import ModelRef, find, trained_on
 from platform_core.manifest.serving import current_servings
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
-from platform_core.trial.overlap import judge_overlaps, pair_masks
 from platform_core.trial.paired import Unseen, pair, patients_of
 from platform_core.trial.rollout import with_model
 from platform_core.trial.weigh import GateVerdict, Seeds, judge_pairs
@@ -50,6 +49,8 @@ def judge(
     rules, n_before = workspace.settings.policy, n_challenges(workspace, target, but=challenger.name)
     sides = [(s, with_model(s, challenger), keys if s.site == site else None) for s in servings]
     if workspace.target(target).task == "segmentation":
+        from platform_core.trial.overlap import judge_overlaps, pair_masks
+
         overlaps = {s.site: pair_masks(workspace, s, after, keys=some, unseen=unseen) for s, after, some in sides}
         return judge_overlaps(overlaps, site, rules, n_before, seeds=seeds, **names)
     pairs = {s.site: pair(workspace, s, after, keys=some, unseen=unseen) for s, after, some in sides}
