@@ -14,10 +14,12 @@ from platform_core.manifest.serving import Serving, change_serving
 from platform_core.manifest.stages import current_series
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.decide import Decision
+from platform_core.policy.situation import Situation
 from platform_core.settings import PolicySettings
+from platform_core.shift.risk import Estimate
 from platform_core.shift.scores import score_rows
 from platform_core.trial.gate import judge
-from platform_core.trial.masked import in_overlap, overlap_risk
+from platform_core.trial.masked import in_overlap, overlap_risk, with_overlap
 from platform_core.trial.overlap import OverlapPairs, judge_overlaps, overlaps_of
 from platform_core.trial.weigh import Seeds
 from tests.trial.planted_masks import AT, make_workspace, mask, one_thread, plant
@@ -61,6 +63,7 @@ def test_a_segmentation_is_trained_adapted_to_a_second_site_and_promoted(workspa
     assert after is not None
     assert before.overlap_loss.low > after.overlap_loss.high  # type: ignore[union-attr]
     assert after.log_loss is None
+    _assert_decided_by_dice(here, servings["south"], keys)
 
 
 def _serve(workspace: Workspace, site: str, model: str, recipe: str) -> Serving:
@@ -89,6 +92,24 @@ def _assert_predicted(workspace: Workspace, serving: Serving) -> None:
     assert scans.score[scans.y == 1].mean() > scans.score[scans.y == 0].mean() + 1
     row = workspace.lake.read(layout.PREDICTION).to_pylist()[0]
     assert sum(row["probability"]) == pytest.approx(1)
+
+
+def _assert_decided_by_dice(workspace: Workspace, serving: Serving, keys: list[str]) -> None:
+    """The source's own Dice is what is accepted; a site where nothing is found does harm, and scores do not matter."""
+    seen = Situation(
+        kind="covariate_acquisition",
+        n_patients=64,
+        min_patients=60,
+        n_labels=64,
+        min_labels=60,
+        cool_down_days=28,
+        target_risk=Estimate(0.1, 0.0, 0.2),
+        accepted_risk=Estimate(9.0, 8.0, 9.9),
+    )
+    told = with_overlap(workspace, "disc", seen, overlap_risk(workspace, serving, keys))
+    assert told.accepted_risk is not None
+    assert told.accepted_risk.high < 0.3
+    assert told.is_worse
 
 
 def pairs(before: float, after: float, n: int = 40, n_empty: int = 0) -> OverlapPairs:
