@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,14 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.doctor import examine
+from platform_core import layout
 from platform_core.errors import BadSetting, NoSuchPlace, UnknownName
+from platform_core.manifest.schemas import FINDING
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy import table
+from platform_core.policy.decide import Decision
+from platform_core.policy.record import decisions, record_decision
+from platform_core.storage.tables import rows_of
 
 BUILT_IN = Path(table.__file__).with_name("default.toml")
 
@@ -60,6 +66,27 @@ def test_where_nothing_waits_nothing_can_be_approved(workspace: Workspace) -> No
     for verb in ("approve", "reject"):
         with pytest.raises(UnknownName, match="waits for a person"):
             call("decision", verb, "abc", "-w", workspace.uri)
+
+
+def test_what_waits_is_listed_and_answered_by_name(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = datetime(2026, 3, 2, 6, tzinfo=UTC)
+    finding = {"site": "south", "finding_key": "f", "stratum": "CT", "target": "lesion", "kind": "label"}
+    finding |= {"period_start": at.date(), "period_end": at.date()}
+    workspace.lake.append(layout.FINDING, rows_of(FINDING, [finding]), transaction="f")
+    decision = Decision(action="recalibrate", because="prevalence moved", rule="prevalence_moved", status="waiting")
+    key = record_decision(
+        workspace, decision, finding=finding, status="waiting", serving_before=None, serving_after=None,
+        evidence=None, run="r", at=at,
+    )  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "200")
+    told = call("decision", "list", "-w", workspace.uri)
+    for fact in (key, "south", "recalibrate", "prevalence moved", "2026-03-02", "2026-03-16"):
+        assert fact in told
+    monkeypatch.setenv("LOGNAME", "ada")
+    assert "approved; the next run" in call("decision", "approve", key, "-w", workspace.uri)
+    (answered,) = decisions(workspace).to_pylist()
+    assert (answered["status"], answered["approved_by"]) == ("approved", "ada")
+    assert "Nothing waits" in call("decision", "list", "-w", workspace.uri)
 
 
 def test_the_doctor_finds_a_policy_or_a_strategy_that_cannot_be_used(workspace: Workspace) -> None:
