@@ -23,7 +23,7 @@ from platform_core.policy.record import decisions
 from platform_core.shift.labels.prevalence import P_FIT, estimate_prevalence
 from platform_core.shift.scores import score_rows
 from platform_core.trial.gate import unseen_by
-from platform_core.trial.paired import pair
+from platform_core.trial.paired import Unseen, pair
 from platform_core.trial.rollout import finish_rollouts, record_status, rollout_facts, with_model
 from platform_core.trial.weigh import SiteVerdict, as_json, judge_site
 
@@ -39,10 +39,11 @@ class ShadowSite:
     site: str
     n_scans: int
     """Predicted by both."""
-    n_disagree: int
-    """That the two call differently at the served threshold."""
+    n_disagree: int | None
+    """That the two call differently at the served threshold; None of masks."""
     p_fit_champion: float | None
-    """Chance of scores this unlike any mixture of the reference's classes; None with too few patients."""
+    """Chance of scores this unlike any mixture of the reference's classes; None of masks, and with too few
+    patients."""
     p_fit_shadow: float | None
     gate: SiteVerdict
     """From labels, for harm only; `not_evaluable` where they are too few."""
@@ -109,28 +110,44 @@ def watch_shadow(
 ) -> list[ShadowSite]:
     """What every site saw of the challenger in scans that came after a moment."""
     unseen = unseen_by(workspace, [challenger, champion])
-    found = []
-    for serving in current_servings(workspace, challenger.model):
-        keys, after = _came_since(workspace, serving.site, since), with_model(serving, challenger)
-        was, now = (_scores(workspace, one, keys) for one in (serving, after))
-        shared = sorted(was.keys() & now.keys())
-        calls = [
-            np.array([scores[key] for key in shared]) + one.calibration.logit_offset
-            >= _logit(one.calibration.threshold)
-            for scores, one in ((was, serving), (now, after))
-        ]
-        pairs = pair(workspace, serving, after, keys=keys, unseen=unseen)
-        found.append(
-            ShadowSite(
-                site=serving.site,
-                n_scans=len(shared),
-                n_disagree=int((calls[0] != calls[1]).sum()),
-                p_fit_champion=_fit(workspace, serving, keys),
-                p_fit_shadow=_fit(workspace, after, keys),
-                gate=judge_site(serving.site, pairs, workspace.settings.policy),
-            )
-        )
-    return found
+    is_masked = workspace.target(challenger.model).task == "segmentation"
+    watch = _watch_masks if is_masked else _watch_scores
+    servings = current_servings(workspace, challenger.model)
+    sides = [(one, with_model(one, challenger), _came_since(workspace, one.site, since)) for one in servings]
+    return [watch(workspace, before, after, keys, unseen) for before, after, keys in sides]
+
+
+def _watch_scores(workspace: Workspace, before: Serving, after: Serving, keys: list[str], unseen: Unseen) -> ShadowSite:
+    was, now = (_scores(workspace, one, keys) for one in (before, after))
+    shared = sorted(was.keys() & now.keys())
+    calls = [
+        np.array([scores[key] for key in shared]) + one.calibration.logit_offset >= _logit(one.calibration.threshold)
+        for scores, one in ((was, before), (now, after))
+    ]
+    pairs = pair(workspace, before, after, keys=keys, unseen=unseen)
+    return ShadowSite(
+        site=before.site,
+        n_scans=len(shared),
+        n_disagree=int((calls[0] != calls[1]).sum()),
+        p_fit_champion=_fit(workspace, before, keys),
+        p_fit_shadow=_fit(workspace, after, keys),
+        gate=judge_site(before.site, pairs, workspace.settings.policy),
+    )
+
+
+def _watch_masks(workspace: Workspace, before: Serving, after: Serving, keys: list[str], unseen: Unseen) -> ShadowSite:
+    from platform_core.trial.overlap import judge_overlap_site, pair_masks
+
+    predicted = [_predicted(workspace, one) for one in (before, after)]
+    pairs = pair_masks(workspace, before, after, keys=keys, unseen=unseen)
+    return ShadowSite(
+        site=before.site,
+        n_scans=len(set(keys) & predicted[0] & predicted[1]),
+        n_disagree=None,
+        p_fit_champion=None,
+        p_fit_shadow=None,
+        gate=judge_overlap_site(before.site, pairs, workspace.settings.policy),
+    )
 
 
 def _begun(workspace: Workspace, target: str) -> list[Row]:
@@ -140,6 +157,12 @@ def _begun(workspace: Workspace, target: str) -> list[Row]:
 def _came_since(workspace: Workspace, site: str, since: datetime) -> list[str]:
     where = (pc.field("site") == site) & (pc.field("ingested_at") > since)
     return sorted(set(workspace.lake.read(layout.SERIES, where, ["series_key"]).column("series_key").to_pylist()))
+
+
+def _predicted(workspace: Workspace, serving: Serving) -> set[str]:
+    where = (pc.field("site") == serving.site) & (pc.field("model") == serving.model)
+    where &= pc.field("recipe") == serving.recipe
+    return set(workspace.lake.read(layout.PREDICTION, where, ["series_key"]).column("series_key").to_pylist())
 
 
 def _scores(workspace: Workspace, serving: Serving, keys: list[str]) -> dict[str, float]:
