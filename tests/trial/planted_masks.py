@@ -37,7 +37,7 @@ dimensions = 2
 grid = [16, 16]
 
 [target.disc.train]
-epochs = 40
+epochs = 24
 batch_size = 8
 learning_rate = 4e-3
 source_replay = 1.0
