@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from platform_core.errors import DeviceLost, TooLittleMemory
 

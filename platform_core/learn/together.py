@@ -64,12 +64,12 @@ def added_up(fabric: Fabric, module: nn.Module, loss: torch.Tensor | None) -> to
     told = fabric.to_device(torch.tensor([0.0 if loss is None else 1.0, 0.0], dtype=torch.float64))
     if loss is not None:
         told[1] = loss
-    n_fitting, total = _summed(fabric, told)
-    if n_fitting < fabric.world_size:
+    told = _summed(fabric, told)
+    if told[0] < fabric.world_size:
         return None
     gradients = [_gradient(parameter) for parameter in module.parameters() if parameter.requires_grad]
     vector_to_parameters(_summed(fabric, parameters_to_vector(gradients)), gradients)
-    return total
+    return told[1]
 
 
 def average_statistics(fabric: Fabric, blocks: Iterable[nn.Module]) -> None:

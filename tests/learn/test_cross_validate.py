@@ -195,8 +195,8 @@ def blind() -> Classifier:
     """A champion that knows nothing: every logit is 0."""
     network = build_network("resnet_tiny", 2, seed=1)
     with torch.no_grad():
-        network.head.weight.zero_()
-        network.head.bias.zero_()
+        for parameter in network.head.parameters():
+            parameter.zero_()
     return network
 
 
