@@ -4,6 +4,7 @@ import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -70,7 +71,13 @@ def test_where_nothing_waits_nothing_can_be_approved(workspace: Workspace) -> No
 
 def test_what_waits_is_listed_and_answered_by_name(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     at = datetime(2026, 3, 2, 6, tzinfo=UTC)
-    finding = {"site": "south", "finding_key": "f", "stratum": "CT", "target": "lesion", "kind": "label"}
+    finding: dict[str, Any] = {
+        "site": "south",
+        "finding_key": "f",
+        "stratum": "CT",
+        "target": "lesion",
+        "kind": "label",
+    }
     finding |= {"period_start": at.date(), "period_end": at.date()}
     workspace.lake.append(layout.FINDING, rows_of(FINDING, [finding]), transaction="f")
     decision = Decision(action="recalibrate", because="prevalence moved", rule="prevalence_moved", status="waiting")
