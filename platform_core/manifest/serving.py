@@ -56,6 +56,11 @@ class Serving:
         """The serving as decisions record it."""
         return json.dumps(asdict(self) | {"until": self.until and self.until.isoformat()}, sort_keys=True)
 
+    def runs_as(self, other: "Serving") -> bool:
+        """Whether both give every scan the same answer; a renewal of its time makes no other serving."""
+        mine, theirs = ((each.model, each.recipe, each.calibration) for each in (self, other))
+        return mine == theirs
+
 
 def current_serving(workspace: Workspace, site: str, target: str) -> Serving | None:
     """The serving in force; None before the first."""

@@ -123,11 +123,12 @@ def restore_serving(
     """
     workspace.site(site)
     history = serving_history(workspace, site, target)
-    if len(history) < 2:
+    earlier = [each for each in history if not each.runs_as(history[-1])]
+    if not earlier:
         raise BadRequest(f"{site}: there is no earlier serving of {target} to go back to")
     present = history[-1]
-    ends = None if history[-2].until is None else until(workspace, at, has_labels=False)
-    before = replace(history[-2], epoch=present.epoch, until=ends)
+    ends = None if earlier[-1].until is None else until(workspace, at, has_labels=False)
+    before = replace(earlier[-1], epoch=present.epoch, until=ends)
     change = ByHand(
         verb="restore",
         target=target,

@@ -14,7 +14,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
 from platform_core.storage.tables import rows_of
 from platform_core.trial.expiry import renew_or_end, until
-from platform_core.trial.rollout import with_model
+from platform_core.trial.rollout import restore_serving, with_model
 from tests.trial.conftest import AT
 
 OVER = AT + timedelta(days=90)
@@ -100,6 +100,14 @@ def test_anything_else_renews_nothing(served: Workspace, findings: list[tuple[st
         find(served, kind, AT.date() + timedelta(days=days), stratum=stratum, target=target)
     renew_or_end(served, "south", "lesion", run="r9", at=OVER)
     assert now_at(served).recipe == "r1"
+
+
+def test_a_person_goes_back_behind_a_renewal(served: Workspace) -> None:
+    give(served, "r2")
+    find(served, "none", AT.date() + timedelta(days=30))
+    renew_or_end(served, "south", "lesion", run="r9", at=OVER)
+    restore_serving(served, "south", "lesion", run="r10", at=OVER)
+    assert (now_at(served).recipe, now_at(served).until) == ("r1", None)
 
 
 def test_a_promotion_ends_the_limit(served: Workspace) -> None:
