@@ -1,13 +1,10 @@
 """Two sites of CT slices with a disc to be marked; at the second one the disc is dark instead of bright."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from platform_core import layout
 from platform_core.harmonize.stage import fit_site_recipe, harmonize_shard
@@ -100,15 +97,6 @@ def plant(workspace: Workspace, site: str, n: int, folder: Path, *, disc_hu: flo
 def mask(workspace: Workspace, site: str, folder: Path) -> MaskCount:
     """Import the masks that `plant` has left."""
     return import_masks(workspace, site, "disc", folder / "masks.csv", run="run")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Small convolutions are slower on many."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _row(workspace: Workspace, site: str, key: str, number: int, scan: Volume) -> dict[str, Any]:

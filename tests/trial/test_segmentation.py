@@ -1,10 +1,12 @@
 """A segmentation from masks to a champion: trained, predicted, fine-tuned for another site, judged by Dice."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from platform_core import layout
 from platform_core.learn.predict import predict_shard
@@ -22,12 +24,22 @@ from platform_core.trial.gate import judge
 from platform_core.trial.masked import in_overlap, overlap_risk, with_overlap
 from platform_core.trial.overlap import OverlapPairs, judge_overlaps, overlaps_of
 from platform_core.trial.weigh import Seeds
-from tests.trial.planted_masks import AT, make_workspace, mask, one_thread, plant
+from tests.trial.planted_masks import AT, make_workspace, mask, plant
 
 RULES = PolicySettings()
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small convolutions are slower on many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_a_segmentation_is_trained_adapted_to_a_second_site_and_promoted(workspace: Workspace, tmp_path: Path) -> None:
     here = make_workspace(workspace)
     recipes = {"north": plant(here, "north", 64, tmp_path / "n", disc_hu=80.0)}
@@ -35,8 +47,7 @@ def test_a_segmentation_is_trained_adapted_to_a_second_site_and_promoted(workspa
     for site, folder in (("north", "n"), ("south", "s")):
         count = mask(here, site, tmp_path / folder)
         assert (count.n_taken, count.n_empty, count.refused) == (64, 6, ())
-    with one_thread():
-        first = train_source(here, "disc", run="r1", at=AT)
+    first = train_source(here, "disc", run="r1", at=AT)
     assert (first.alias, first.metrics["north"]["n_left_out"]) == ("champion", 0)
     servings = {site: _serve(here, site, first.name, recipe) for site, recipe in recipes.items()}
     _assert_marks_well(here, servings["north"])
@@ -44,9 +55,8 @@ def test_a_segmentation_is_trained_adapted_to_a_second_site_and_promoted(workspa
     _assert_predicted(here, servings["north"])
 
     keys = current_series(here, "south").column("series_key").to_pylist()
-    with one_thread():
-        material = gather(here, "disc", "south", keys=keys, recipe=recipes["south"])
-        partial = fine_tune(here, material, "partial", run="r2", at=AT)
+    material = gather(here, "disc", "south", keys=keys, recipe=recipes["south"])
+    partial = fine_tune(here, material, "partial", run="r2", at=AT)
     refused = judge(here, "disc", champion=first, challenger=first, site="south", keys=keys)
     assert not refused.passed
     assert "no gain beyond chance" in refused.because
