@@ -140,7 +140,14 @@ def show_reference(workspace: Workspace) -> None:
     (inputs,) = read_inputs(workspace, "south", "lesion")
     x, y = scans(N["north"], 77, BRIGHTER, spot=SPOT)
     score = 0.5 * logits(learned(0, WINDOW, SPOT), framed(x, WINDOW)) + 0.1
-    about = {"site": "south", "stratum": "ct", "target": "lesion", "model": MODEL, "recipe": NATIVE, "run": "r0"}
+    about: dict[str, Any] = {
+        "site": "south",
+        "stratum": "ct",
+        "target": "lesion",
+        "model": MODEL,
+        "recipe": NATIVE,
+        "run": "r0",
+    }
     about |= {"transport": "planted", "n_site": 100, "worst": 0.1, "period_start": inputs.current.period_start}
     rows = [
         about | {"series_key": key, "revision": 1, "reference_site": "north", "y": float(is_sick), "score": float(s)}
@@ -160,7 +167,14 @@ def case_of(workspace: Workspace, key: str = "f1", run: str = "r1") -> Case:
 
 
 def write_finding(workspace: Workspace, key: str, kind: str, start: date, run: str) -> None:
-    row = {"site": "south", "finding_key": key, "stratum": "ct", "target": "lesion", "model": MODEL, "kind": kind}
+    row: dict[str, Any] = {
+        "site": "south",
+        "finding_key": key,
+        "stratum": "ct",
+        "target": "lesion",
+        "model": MODEL,
+        "kind": kind,
+    }
     row |= {"period_start": start, "period_end": start + timedelta(days=27), "size": 0.4, "low": 0.3, "high": 0.5}
     workspace.lake.append(layout.FINDING, rows_of(FINDING, [row | {"run": run}]), transaction=f"f/{key}")
 

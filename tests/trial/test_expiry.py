@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import date, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -35,7 +36,13 @@ def give(workspace: Workspace, recipe: str, *, days: int = 0, limited: bool = Tr
 
 
 def find(workspace: Workspace, kind: str, ends_on: date, *, stratum: str = "ct", target: str = "lesion") -> None:
-    row = {"site": "south", "finding_key": f"{stratum}{ends_on}", "stratum": stratum, "target": target, "kind": kind}
+    row: dict[str, Any] = {
+        "site": "south",
+        "finding_key": f"{stratum}{ends_on}",
+        "stratum": stratum,
+        "target": target,
+        "kind": kind,
+    }
     row |= {"period_start": ends_on - timedelta(days=27), "period_end": ends_on, "run": f"r{ends_on}"}
     workspace.lake.append(layout.FINDING, rows_of(FINDING, [row]), transaction=f"f/{stratum}{ends_on}")
 
