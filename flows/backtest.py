@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.log import log
-from flows.run import RUNNER, follow
+from flows.run import RUNNER, Step, answer, look
 from platform_core.errors import PlatformError
 from platform_core.manifest.workspace import Workspace
 from platform_core.trial import backtest
@@ -56,9 +56,15 @@ def replay_policies(
 def live_again(replay: Replay) -> None:
     """Let each night's scans come and do what the nightly run does; what stops a site does not stop the next."""
     for night in range(replay.n_nights):
-        for name in backtest.arrive(replay, night):
-            log.info("night %d of %d: %s", night + 1, replay.n_nights, name)
-            try:
-                follow(replay.uri, name, replay.target, replay.run(night), replay.moment(night))
-            except PlatformError as error:
-                log.info("%s: stopped: %s", name, error)
+        names = backtest.arrive(replay, night)
+        log.info("night %d of %d: %s", night + 1, replay.n_nights, ", ".join(names) or "nothing came")
+        for step in (look, answer):
+            for name in names:
+                _take(step, replay, name, night)
+
+
+def _take(step: Step, replay: Replay, name: str, night: int) -> None:
+    try:
+        step(replay.uri, name, replay.target, replay.run(night), replay.moment(night))
+    except PlatformError as error:
+        log.info("%s: stopped: %s", name, error)

@@ -1,10 +1,11 @@
 """The nightly run: ingest .. decide, for each site; the source site of a target goes first."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
-from prefect import flow, tags
+from prefect import Flow, flow, tags
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import stages
@@ -16,20 +17,20 @@ from platform_core.settings import Environment
 from tasks import artifacts, site
 
 Until = Literal["quality", "decide"]
+Step = Callable[[str, str, str, str, datetime], None]
+"""Of the nightly run, for a workspace, site, target, run and moment."""
 RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=Environment().n_workers)
 
 
 @flow(name="sitedrift-run", flow_run_name="run {run}", task_runner=RUNNER)  # type: ignore[arg-type]
 def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until = "decide") -> dict[str, Exception]:
-    """Run every named site, one after the other; returns what stopped a site, which never stops the next."""
-    stopped: dict[str, Exception] = {}
-    for name in sites:
-        with tags(f"site:{name}", f"run:{run}"):
-            state = run_site(uri, name, run, at, until, return_state=True)
-        if not state.is_completed():
-            error = state.result(raise_on_failure=False)
-            stopped[name] = error if isinstance(error, Exception) else RuntimeError(str(state.message))
+    """Run every named site, one after the other; returns what stopped a site, which never stops the next.
+
+    No site is answered before all have been looked at: sites that alarm together have something else in common.
+    """
+    stopped = _each(look_at_site, uri, sites, run, at, until)
     if until == "decide":
+        stopped |= _each(answer_site, uri, [name for name in sites if name not in stopped], run, at)
         settle_shadows(uri, run, at)
     site.tend_tables(uri)
     artifacts.publish_ledger(uri, run)
@@ -37,32 +38,48 @@ def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until =
     return stopped
 
 
+def _each(of_site: Flow[..., Any], uri: str, sites: list[str], run: str, *rest: Any) -> dict[str, Exception]:
+    """Run a flow of every site; returns what stopped it where."""
+    stopped: dict[str, Exception] = {}
+    for name in sites:
+        with tags(f"site:{name}", f"run:{run}"):
+            state = of_site(uri, name, run, *rest, return_state=True)
+        if not state.is_completed():
+            error = state.result(raise_on_failure=False)
+            stopped[name] = error if isinstance(error, Exception) else RuntimeError(str(state.message))
+    return stopped
+
+
 @flow(name="sitedrift-site", flow_run_name="{name} {run}", task_runner=RUNNER)  # type: ignore[arg-type]
-def run_site(uri: str, name: str, run: str, at: datetime, until: Until) -> None:
-    """Ingest, examine, harmonize, predict, measure, decide and act for one site."""
+def look_at_site(uri: str, name: str, run: str, at: datetime, until: Until) -> None:
+    """Ingest, examine, harmonize, predict and watch over one site."""
     stages.take_in(uri, name, run, at)
     stages.examine(uri, name, run)
-    if until == "quality":
-        return
-    stopped = [
-        error for error in (_stopped(uri, name, t, run, at) for t in open_workspace(uri).settings.target) if error
-    ]
+    if until == "decide":
+        _follow_targets(look, uri, name, run, at)
+
+
+@flow(name="sitedrift-answer", flow_run_name="{name} {run}: answer", task_runner=RUNNER)  # type: ignore[arg-type]
+def answer_site(uri: str, name: str, run: str, at: datetime) -> None:
+    """Measure, decide and act for one site."""
+    _follow_targets(answer, uri, name, run, at)
+
+
+def _follow_targets(step: Step, uri: str, name: str, run: str, at: datetime) -> None:
+    """Take a step for every target; what stops one does not stop the next, and is raised at the end."""
+    stopped: list[PlatformError] = []
+    for target in open_workspace(uri).settings.target:
+        try:
+            step(uri, name, target, run, at)
+        except PlatformError as error:
+            log.info("%s: %s stopped: %s", name, target, error)
+            stopped.append(error)
     if stopped:
         raise stopped[0]
 
 
-def _stopped(uri: str, name: str, target: str, run: str, at: datetime) -> PlatformError | None:
-    """Follow one target; what stops it does not stop the next one."""
-    try:
-        follow(uri, name, target, run, at)
-    except PlatformError as error:
-        log.info("%s: %s stopped: %s", name, target, error)
-        return error
-    return None
-
-
-def follow(uri: str, name: str, target: str, run: str, at: datetime) -> None:
-    """One target at one site: what it runs, what was found, what is done about it."""
+def look(uri: str, name: str, target: str, run: str, at: datetime) -> None:
+    """One target at one site: what it runs, what that says of the scans, whether the watch alarms."""
     for sentence in site.finish_rollouts(uri, target, run, at):
         log.info("%s: %s", name, sentence)
     ended = site.renew_or_end(uri, name, target, run, at)
@@ -81,6 +98,12 @@ def follow(uri: str, name: str, target: str, run: str, at: datetime) -> None:
     stages.sketch(uri, name, target, run)
     for alarm in site.keep_watch(uri, name, target, run, at):
         log.info("%s: the watch alarms: %s", name, alarm)
+
+
+def answer(uri: str, name: str, target: str, run: str, at: datetime) -> None:
+    """One target at one site: what was found, what is done about it."""
+    if all(serving.site != name for serving in site.servings(uri, target)):
+        return
     for sentence in site.show_reference(uri, name, target, run):
         log.info("%s: %s", name, sentence)
     for case in site.measure_shift(uri, name, target, run, at):

@@ -39,6 +39,7 @@ RESTRICTED = {
     "monai": {"learn"},
     "lightning": {"learn"},
     "lightning_fabric": {"learn"},
+    "mlflow": {"learn"},
     "plotly": {"report"},
     "jinja2": {"report"},
 }
@@ -105,7 +106,7 @@ def test_a_restricted_library_stays_in_its_rooms() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("kind", ["harmonize", "features", "sources", "shift", "quality", "learn/strategies"])
+@pytest.mark.parametrize("kind", ["harmonize", "features", "sources", "shift", "quality", "learn/strategies", "learn/adaptations"])
 def test_plug_in_siblings_do_not_import_one_another(kind: str) -> None:
     folder = ROOT / "platform_core" / kind
     package = "platform_core." + kind.replace("/", ".")
@@ -121,7 +122,7 @@ def test_plug_in_siblings_do_not_import_one_another(kind: str) -> None:
 
 
 def _defines_a_plugin(file: Path) -> bool:
-    kinds = {"Harmonizer", "Family", "Source", "Statistic", "Rule", "Strategy"}
+    kinds = {"Harmonizer", "Family", "Source", "Statistic", "Rule", "Strategy", "Adaptation"}
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         value = getattr(node, "value", None)
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(value, ast.Call):
