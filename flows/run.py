@@ -43,7 +43,7 @@ def _each(of_site: Flow[..., Any], uri: str, sites: list[str], run: str, *rest: 
     stopped: dict[str, Exception] = {}
     for name in sites:
         with tags(f"site:{name}", f"run:{run}"):
-            state = of_site(uri, name, run, *rest, return_state=True)
+            state: Any = of_site(uri, name, run, *rest, return_state=True)
         if not state.is_completed():
             error = state.result(raise_on_failure=False)
             stopped[name] = error if isinstance(error, Exception) else RuntimeError(str(state.message))

@@ -131,9 +131,19 @@ def test_every_arm_of_every_site_has_a_line_and_says_why_it_was_not_run(
     for site in sites:
         lines = text.split(f"\n{site}: ")[1].split("\n\n")[0].splitlines()
         rows = {line[2:16].strip(): line for line in lines if line[2:3].strip()}
-        assert set(rows) == {"none", "harmonized", "recalibrated", "adabn", "coral", "14 labels", "1000 labels"}
+        assert set(rows) == {
+            "none",
+            "harmonized",
+            "recalibrated",
+            "adabn",
+            "coral",
+            "14 labels",
+            "1000 labels",
+            "policy",
+        }
         assert rows["none"].count("not evaluable") == (3 if site == NORTH else 0)
         for arm, why in {"coral": "needs at least 100", "1000 labels": "labelled patients are known"}.items():
             assert rows[arm].endswith("0 of 1  not run")
             assert why in lines[lines.index(rows[arm]) + 1]
+        assert "found undetermined, asks for none" in lines[-1], "16 patients are no verdict"
         assert rows["14 labels"].endswith("not run") == (site == NORTH), "no race without negatives"

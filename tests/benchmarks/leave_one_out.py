@@ -16,15 +16,16 @@ are the reference, the first weights, the half that is known and those that are 
 Printed: mean over seeds, with a 95 % interval that resamples the patients who judge, not seeds; `gain` is the log-loss
 of `none` less that of the arm, on the same images. Patients are unknown at Guangzhou: each image counts as one there.
 
-Nothing was tuned to these data. The policy is not run: `recalibrated` asks its own gate and nothing else, and the
-other arms ask none, so this is what each remedy does where it is applied, not what the platform would do.
+Nothing was tuned to these data. `policy` is what the platform does by itself without a label, from its own finding,
+with all its gates. Apart from it, `recalibrated` asks its own gate and nothing else, and the other arms ask none: they
+tell what a remedy does where it is applied.
 """
 
 import argparse
 import csv
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,6 @@ from platform_core.learn.adaptations import ADAPTATIONS
 from platform_core.learn.calibrate import Platt, fit_platt, log_odds, smoothed_share
 from platform_core.learn.cross_validate import NONE, race
 from platform_core.learn.data import Framing, Loaded, Scan, frame
-from platform_core.learn.embedding import logits_and_embeddings
 from platform_core.learn.networks import Classifier, build_network
 from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.trained import joined, labels_of, some, train_copy
@@ -63,6 +63,9 @@ from platform_core.shift.risk import Estimate, Reals, log_loss, log_losses
 from platform_core.trial.outlook import look
 from platform_core.trial.paired import Pairs
 from platform_core.trial.recalibrate import capped, weigh_recalibration
+from tests.benchmarks.adaptation.responder import Case
+from tests.benchmarks.adaptation.source import Served, logits_of
+from tests.benchmarks.leave_one_out_policy import Pictures, answer_of
 
 Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
@@ -78,6 +81,7 @@ MOST_OF_A_SITE = 600
 SHARES = (0.60, 0.75)
 """Of the source's patients: up to here they train, up to here they calibrate, the others are the reference."""
 BUDGETS = (20, 100)
+POLICY = "policy"
 N_FOLDS, N_SEEDS = 3, 1
 """Of a race: fewer than the platform's 5 and 3, so that it is affordable."""
 THRESHOLD = 0.5
@@ -96,6 +100,8 @@ class Images:
     """1 pneumonia or COVID-19, 0 neither, NaN not stated."""
     pixels: Sequence[npt.NDArray[np.generic]]
     """(y, x) each."""
+    measured: dict[int, Reals] = field(default_factory=dict)
+    """Features of the images that were asked for so far."""
 
     def arrays(self, rows: Rows, recipe: FittedRecipe) -> Array:
         """(n, 1, y, x), what a network sees by a recipe."""
@@ -110,20 +116,6 @@ class Images:
         """Labelled images as the platform's trainings take them."""
         scans = tuple(_scan(self, int(row)) for row in rows)
         return Loaded(scans, self.arrays(rows, recipe), {})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Served:
-    """What a site runs."""
-
-    network: Classifier
-    platt: Platt
-    recipe: FittedRecipe
-    calibration: Calibration
-
-    def score(self, arrays: Array) -> Reals:
-        """(n,), before calibration."""
-        return self.platt.score(logits_of(self.network, arrays))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -251,8 +243,7 @@ def halves_of(images: Images, site: str, seed: int) -> tuple[Rows, Rows]:
 
 def arms_of(images: Images, source: Source, known: Rows, seed: int, settings: TrainSettings) -> dict[str, Arm]:
     """What every remedy would serve; `known` is in random order."""
-    _, first = np.unique(images.patient[known], return_index=True)
-    one_each = known[np.sort(first)]
+    one_each = _one_each(images, known)
     arrays = images.arrays(one_each, source.served.recipe)
     near = fit_recipe(RECIPE, images.volumes(one_each[:N_SAMPLE]), source.served.recipe)
     found: dict[str, Arm] = {
@@ -269,10 +260,45 @@ def arms_of(images: Images, source: Source, known: Rows, seed: int, settings: Tr
     return found
 
 
+def policy_of(images: Images, source: Source, period: Rows, seed: int) -> Case:
+    """What the platform would do by itself without a label; `period` has one image of each patient."""
+    reference = np.array([int(scan.series_key) for scan in source.reference.scans])
+    return answer_of(
+        Pictures(pixels=images.pixels, y=images.y, measured=images.measured),
+        images.arrays,
+        recipe=RECIPE,
+        served=source.served,
+        train=source.train,
+        validation=source.validation,
+        reference=_one_each(images, reference),
+        period=period,
+        seed=seed,
+    )
+
+
+def story_of(case: Case) -> str:
+    """What was found, done and asked for at the end, in one line."""
+    acts = [
+        f"{act.action} {act.what + ' ' * bool(act.what)}{'done' if act.passed else 'refused'}" for act in case.acted
+    ]
+    asked = case.asked_for.action if case.asked_for else "nothing"
+    return ", ".join([f"found {case.verdict.kind}", *acts, f"asks for {asked}"])
+
+
+def _one_each(images: Images, rows: Rows) -> Rows:
+    """The first image of every patient, in order."""
+    _, first = np.unique(images.patient[rows], return_index=True)
+    return rows[np.sort(first)]
+
+
 def _recalibrated(source: Source, arrays: Array) -> Arm:
     """The prevalence that scores tell, if its own gate lets it in; whether acquisition has moved is not asked."""
     served = source.served
-    scores, there, y = served.score(arrays), served.score(source.reference.arrays), labels_of(source.reference.scans)
+    scores, there, y = (
+        served.score(arrays)[0],
+        served.score(source.reference.arrays)[0],
+        labels_of(source.reference.scans),
+    )
     before = look(scores, there, y, served.calibration)
     if before is None:
         return "the reference has too few of a class"
@@ -314,7 +340,7 @@ def answers_of(images: Images, judges: Rows, arms: Mapping[str, Arm]) -> dict[st
     recipes = {arm.recipe.name: arm.recipe for arm in arms.values() if not isinstance(arm, str)}
     arrays = {name: images.arrays(judges, recipe) for name, recipe in recipes.items()}
     said = {
-        name: arm if isinstance(arm, str) else arm.calibration.probability(arm.score(arrays[arm.recipe.name]))
+        name: arm if isinstance(arm, str) else arm.calibration.probability(arm.score(arrays[arm.recipe.name])[0])
         for name, arm in arms.items()
     }
     patients, none = tuple(images.patient[judges].tolist()), said["none"]
@@ -360,9 +386,12 @@ def _over_seeds(answers: Sequence[Answer], of: Callable[[Answer], Metric]) -> Me
 
 def _lines_of(images: Images, site: str, sources: Mapping[int, Source], settings: TrainSettings) -> Iterable[str]:
     found: dict[str, list[Answer | str]] = {}
+    cases = []
     for seed, source in sources.items():
         known, judges = halves_of(images, site, seed)
-        for name, answer in answers_of(images, judges, arms_of(images, source, known, seed, settings)).items():
+        cases.append(policy_of(images, source, _one_each(images, known), seed))
+        arms = arms_of(images, source, known, seed, settings) | {POLICY: cases[-1].served}
+        for name, answer in answers_of(images, judges, arms).items():
             found.setdefault(name, []).append(answer)
     rows = np.flatnonzero((images.site == site) & np.isfinite(images.y))
     n_patients, share = len(set(images.patient[rows].tolist())), images.y[rows].mean()
@@ -371,6 +400,8 @@ def _lines_of(images: Images, site: str, sources: Mapping[int, Source], settings
     yield f"  {'':<14} seeds" + "".join(f"  {name:<20}" for name in COLUMNS) + "  log-loss by seed"
     for name, each in found.items():
         yield from _line(name, each)
+    for told in dict.fromkeys(map(story_of, cases)):
+        yield f"  {'':<14}        {told}"
 
 
 def _line(name: str, found: Sequence[Answer | str]) -> Iterable[str]:
@@ -387,12 +418,6 @@ def _line(name: str, found: Sequence[Answer | str]) -> Iterable[str]:
 
 def _spelt(found: Estimate | None) -> str:
     return "not evaluable" if found is None else f"{found.value:5.2f} [{found.low:.2f}, {found.high:.2f}]"
-
-
-def logits_of(network: Classifier, arrays: Array) -> Reals:
-    """(n,), raw."""
-    logits, _ = logits_and_embeddings(network, torch.from_numpy(arrays), batch_size=256)
-    return np.asarray(logits.numpy(), dtype=np.float64)
 
 
 def _calibration(prevalence: float) -> Calibration:
