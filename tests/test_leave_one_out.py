@@ -1,19 +1,43 @@
 """The leave-one-out experiment: nobody is on both sides, and what cannot be told is not told."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from platform_core.harmonize.recipe import fit_recipe
 from platform_core.settings import PolicySettings, TrainSettings
 from platform_core.shift.risk import Estimate
 from platform_core.trial.evaluation import Answers, evaluate
 from tests.benchmarks import leave_one_out as experiment
-from tests.benchmarks.leave_one_out import Answer, Images, halves_of, measured, parts_of, read_images, table
+from tests.benchmarks.leave_one_out import (
+    Answer,
+    Images,
+    _one_each,
+    answers_of,
+    arms_of,
+    halves_of,
+    measured,
+    parts_of,
+    policy_of,
+    read_images,
+    source_of,
+    table,
+)
 
 COMMITTED = Path(__file__).parent / "data" / "cxr"
 WEST, EAST, EAST_TOO, NORTH = "west", "east", "east_too", "north"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
 
 
 def images(n: int = 90) -> Images:
@@ -53,7 +77,7 @@ def test_a_patient_whom_two_hospitals_know_is_not_trained_on() -> None:
     world = images()
     shared = world.patient.copy()
     shared[:4] = shared[world.site == EAST][:4]
-    both = Images(site=world.site, hospital=world.hospital, patient=shared, y=world.y, pixels=world.pixels)
+    both = replace(world, patient=shared)
     rows = np.concatenate(parts_of(both, EAST, np.random.default_rng(0)))
     assert not {0, 1, 2, 3} & set(rows.tolist())
 
@@ -147,3 +171,24 @@ def test_every_arm_of_every_site_has_a_line_and_says_why_it_was_not_run(
             assert why in lines[lines.index(rows[arm]) + 1]
         assert "found undetermined, asks for none" in lines[-1], "16 patients are no verdict"
         assert rows["14 labels"].endswith("not run") == (site == NORTH), "no race without negatives"
+
+
+def test_what_needs_no_label_is_the_same_whatever_the_labels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "BUDGETS", ())
+    world = images(64)
+    turned = replace(world, y=np.where(world.site == EAST, 1 - world.y, world.y))
+    source = source_of(world, EAST, 0, TrainSettings(epochs=1))
+    said = []
+    for each in (world, turned):
+        known, judges = halves_of(each, EAST, 0)
+        arms = arms_of(each, source, known, 0, TrainSettings()) | {
+            "policy": policy_of(each, source, _one_each(each, known), 0).served
+        }
+        said.append(answers_of(each, judges, arms))
+    assert said[0].keys() == {"none", "harmonized", "recalibrated", "adabn", "coral", "policy"}
+    for one, other in zip(said[0].values(), said[1].values(), strict=True):
+        if isinstance(one, Answer) and isinstance(other, Answer):
+            assert one.p.tolist() == other.p.tolist()
+            assert one.y.tolist() == (1 - other.y).tolist()
+        else:
+            assert one == other
