@@ -2,8 +2,11 @@
 
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.manifest.schemas import DECISION
@@ -22,7 +25,8 @@ def until(workspace: Workspace, at: datetime, *, has_labels: bool) -> datetime |
 def renew_or_end(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> str | None:
     """Renew a serving whose time is over if the site has been quiet since, else put back what holds without a limit.
 
-    Quiet: there are findings of periods that go on after the change, and the latest of every stratum is `none`.
+    Quiet: periods that go on after the last day that was known at the change have findings, and the latest of every
+    stratum is `none`.
 
     Returns:
         A sentence about what changed; None if nothing did.
@@ -45,12 +49,24 @@ def renew_or_end(workspace: Workspace, site: str, target: str, *, run: str, at: 
 
 
 def _is_quiet(workspace: Workspace, serving: Serving) -> bool:
-    began_on = serving_since(workspace, serving).date()
-    later = [f for f in findings(workspace, serving.site) if f.target == serving.target and f.period_end > began_on]
+    known = _known_until(workspace, serving)
+    mine = [found for found in findings(workspace, serving.site) if found.target == serving.target]
+    later = [found for found in mine if known is None or found.period_end > known]
     latest: dict[str, Finding] = {}
     for found in sorted(later, key=lambda found: (found.period_start, found.run)):
         latest[found.stratum] = found
     return bool(latest) and all(found.kind == "none" for found in latest.values())
+
+
+def _known_until(workspace: Workspace, serving: Serving) -> date | None:
+    """The last day of the site that was known when the serving began; None before its first scan.
+
+    Days in tables were moved at the door, so a moment of the clock cannot be compared with them.
+    """
+    was_there = pc.field("ingested_at") <= pa.scalar(serving_since(workspace, serving))
+    rows = workspace.lake.read(layout.SERIES, (pc.field("site") == serving.site) & was_there, ["observed_on"])
+    last: date | None = pc.max(rows.column("observed_on")).as_py()
+    return last
 
 
 def _without_limit(workspace: Workspace, serving: Serving) -> Serving | None:

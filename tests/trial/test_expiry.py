@@ -1,7 +1,7 @@
 """What no label has confirmed ends by itself; quiet periods renew it."""
 
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +9,7 @@ import pytest
 
 from platform_core import layout
 from platform_core.learn import registry
-from platform_core.manifest.schemas import FINDING
+from platform_core.manifest.schemas import FINDING, SERIES
 from platform_core.manifest.serving import Serving, change_serving, current_serving, serving_history
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
@@ -19,6 +19,8 @@ from platform_core.trial.rollout import restore_serving, with_model
 from tests.trial.conftest import AT
 
 OVER = AT + timedelta(days=90)
+MOVED = timedelta(weeks=52)
+"""What the door takes from every day of a site, at least."""
 
 
 def now_at(workspace: Workspace, site: str = "south") -> Serving:
@@ -35,7 +37,12 @@ def give(workspace: Workspace, recipe: str, *, days: int = 0, limited: bool = Tr
     return change_serving(workspace, wanted, decision_key=None, at=at, run="r")
 
 
-def find(workspace: Workspace, kind: str, ends_on: date, *, stratum: str = "ct", target: str = "lesion") -> None:
+def find(workspace: Workspace, kind: str, days: int, *, stratum: str = "ct", target: str = "lesion") -> None:
+    """A finding on a period whose last scan came so many days after AT."""
+    came = AT + timedelta(days=days)
+    ends_on = came.date() - MOVED
+    scan = {"site": "south", "series_key": f"{stratum}{ends_on}", "observed_on": ends_on, "ingested_at": came}
+    workspace.lake.append(layout.SERIES, rows_of(SERIES, [scan]), transaction=f"s/{stratum}{ends_on}")
     row: dict[str, Any] = {
         "site": "south",
         "finding_key": f"{stratum}{ends_on}",
@@ -81,7 +88,7 @@ def test_what_was_given_for_good_later_is_what_holds(served: Workspace) -> None:
 
 def test_a_quiet_period_since_renews_it_once_more(served: Workspace) -> None:
     give(served, "r2")
-    find(served, "none", AT.date() + timedelta(days=30))
+    find(served, "none", 30)
     told = renew_or_end(served, "south", "lesion", run="r9", at=OVER)
     assert told is not None
     assert "quiet" in told
@@ -104,14 +111,14 @@ def test_a_quiet_period_since_renews_it_once_more(served: Workspace) -> None:
 def test_anything_else_renews_nothing(served: Workspace, findings: list[tuple[str, int, str, str]]) -> None:
     give(served, "r2")
     for kind, days, stratum, target in findings:
-        find(served, kind, AT.date() + timedelta(days=days), stratum=stratum, target=target)
+        find(served, kind, days, stratum=stratum, target=target)
     renew_or_end(served, "south", "lesion", run="r9", at=OVER)
     assert now_at(served).recipe == "r1"
 
 
 def test_a_person_goes_back_behind_a_renewal(served: Workspace) -> None:
     give(served, "r2")
-    find(served, "none", AT.date() + timedelta(days=30))
+    find(served, "none", 30)
     renew_or_end(served, "south", "lesion", run="r9", at=OVER)
     restore_serving(served, "south", "lesion", run="r10", at=OVER)
     assert (now_at(served).recipe, now_at(served).until) == ("r1", None)
