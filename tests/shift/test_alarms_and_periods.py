@@ -293,6 +293,32 @@ def test_a_recalibration_answers_an_alarm_of_scores_alone(workspace: Workspace) 
     assert accepted_days(workspace, "a", "lesion").images == {STRATUM: day(101)}
 
 
+def put_back(workspace: Workspace, night: int, action: str, site: str) -> None:
+    """What no finding asked for: a person, or the end of its time, undid what a site ran."""
+    row = {"site": site, "decision_key": f"{action}/{night}", "target": "lesion", "action": action, "run": "r"}
+    row |= {"status": "done", "decided_at": AT + timedelta(night)}
+    workspace.lake.append(layout.DECISION, rows_of(DECISION, [row]), transaction=f"{action}/{night}")
+
+
+@pytest.mark.parametrize(
+    ("action", "site", "is_undone"),
+    [
+        ("restore", "a", True),
+        ("rollback", "b", True),
+        ("restore", "b", False),
+        ("renew", "a", False),
+        ("promote", "b", False),
+    ],
+)
+def test_what_was_put_back_is_accepted_no_longer(workspace: Workspace, action: str, site: str, is_undone: bool) -> None:
+    raised(workspace, start=45, night=50)
+    decided(workspace, start=45, night=60, action="adapt", kind="covariate_acquisition")
+    put_back(workspace, 70, action, site)
+    assert accepted_days(workspace, "a", "lesion").images == ({} if is_undone else {STRATUM: day(45)})
+    decided(workspace, start=73, night=80, action="adapt", kind="covariate_acquisition")
+    assert accepted_days(workspace, "a", "lesion").images == {STRATUM: day(73)}
+
+
 def sample(first: int, last: int) -> Sample:
     return Sample("a", STRATUM, MONDAY + timedelta(days=first), MONDAY + timedelta(days=last), pa.table({}))
 

@@ -7,7 +7,7 @@
 -- params   $site   VARCHAR
 --          $target VARCHAR  NULL before there is a target
 -- returns  stratum VARCHAR
---          period_start DATE  of the finding behind the latest action that was carried out, or
+--          period_start DATE  of the finding behind the latest action that was carried out and not taken back, or
 --                             of the first period since an unanswered alarm in which nothing mattered;
 --                             NULL if the stratum was only recalibrated
 --          scored_from DATE   the same, if a recalibration counts as well: it accepts scores, and not images
@@ -21,12 +21,23 @@ scope AS (
     WHERE site = $site
 ),
 
--- actions that were carried out, and quiet periods that called for none
+-- when what the site ran was last put back: what was done before holds no longer
+taken_back AS (
+    SELECT max(decided_at) AS taken_back_at
+    FROM out__decision
+    WHERE status = 'done'
+        AND target IS NOT DISTINCT FROM $target
+        AND (action = 'rollback' OR (action = 'restore' AND site = $site))
+),
+
+-- actions that were carried out and still hold, and quiet periods that called for none
 step AS (
     SELECT stratum, period_start, decided_at, action
     FROM out__decision
     JOIN scope USING (finding_key)
+    CROSS JOIN taken_back
     WHERE site = $site
+        AND (taken_back_at IS NULL OR decided_at >= taken_back_at)
         AND target IS NOT DISTINCT FROM $target
         AND status = 'done'
         AND (action IN ('reharmonize', 'fine_tune', 'adapt', 'recalibrate') OR (action = 'none' AND is_quiet))
