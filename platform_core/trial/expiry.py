@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import date, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +15,9 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
 from platform_core.shift.stage import Finding, findings
 from platform_core.storage.tables import rows_of
+
+Verb = Literal["renew", "restore"]
+VERBS: tuple[Verb, ...] = get_args(Verb)
 
 
 def until(workspace: Workspace, at: datetime, *, has_labels: bool) -> datetime | None:
@@ -35,17 +38,18 @@ def renew_or_end(workspace: Workspace, site: str, target: str, *, run: str, at: 
         BadRequest: If the serving was changed at the same time.
     """
     present = current_serving(workspace, site, target)
-    if present is None or present.until is None or present.until > at:
+    if present is None:
         return None
+    told = _written_late(workspace, present)
+    if present.until is None or present.until > at:
+        return told
     if _is_quiet(workspace, present):
         wanted = replace(present, until=until(workspace, at, has_labels=False))
-        told = f"no label has confirmed {_spelt(present)}, and the site has been quiet with it: until {wanted.until:%F}"
-        return _change(workspace, "renew", present, wanted, told, run=run, at=at)
+        return _change(workspace, "renew", present, wanted, run=run, at=at)
     before = _without_limit(workspace, present)
     if before is None:
-        return None
-    told = f"neither labels nor a quiet period have confirmed {_spelt(present)}: {site} runs {_spelt(before)} again"
-    return _change(workspace, "restore", present, replace(before, epoch=present.epoch), told, run=run, at=at)
+        return told
+    return _change(workspace, "restore", present, replace(before, epoch=present.epoch), run=run, at=at)
 
 
 def _is_quiet(workspace: Workspace, serving: Serving) -> bool:
@@ -75,36 +79,58 @@ def _without_limit(workspace: Workspace, serving: Serving) -> Serving | None:
     return next((each for each in reversed(history) if each.until is None), None)
 
 
-def _change(
-    workspace: Workspace,
-    verb: Literal["renew", "restore"],
-    present: Serving,
-    wanted: Serving,
-    because: str,
-    *,
-    run: str,
-    at: datetime,
-) -> str:
+def _change(workspace: Workspace, verb: Verb, present: Serving, wanted: Serving, *, run: str, at: datetime) -> str:
     """Put the serving in force and write down why; no finding asked for it."""
-    key = digest(["by itself", verb, present.target, present.site, present.epoch])
-    now = change_serving(workspace, wanted, decision_key=key, at=at, run=run)
+    now = change_serving(workspace, wanted, decision_key=_key(verb, present), at=at, run=run)
+    _record(workspace, verb, present, now, run=run, at=at)
+    return _because(verb, present, now)
+
+
+def _written_late(workspace: Workspace, present: Serving) -> str | None:
+    """What `_change` did in a process that died before it wrote it down, which is done now; None if nothing is left."""
+    history = serving_history(workspace, present.site, present.target)
+    if len(history) < 2:
+        return None
+    before = history[-2]
+    here = (pc.field("site") == present.site) & (pc.field("target") == present.target)
+    row = workspace.lake.read(layout.SERVING, here & (pc.field("epoch") == present.epoch)).to_pylist()[0]
+    verb = next((verb for verb in VERBS if _key(verb, before) == row["decision_key"]), None)
+    if verb is None or not _record(workspace, verb, before, present, run=row["run"], at=row["since"]):
+        return None
+    return _because(verb, before, present)
+
+
+def _record(workspace: Workspace, verb: Verb, before: Serving, after: Serving, *, run: str, at: datetime) -> bool:
+    """Write the decision once; whether it was not there."""
+    key = _key(verb, before)
     row: dict[str, Any] = {
-        "site": present.site,
+        "site": before.site,
         "decision_key": key,
         "decided_at": at,
         "step": 0,
-        "target": present.target,
+        "target": before.target,
         "action": verb,
-        "because": because,
+        "because": _because(verb, before, after),
         "status": "done",
         "approved_by": "policy",
-        "serving_before": present.to_json(),
-        "serving_after": now.to_json(),
+        "serving_before": before.to_json(),
+        "serving_after": after.to_json(),
         "evidence": json.dumps({}),
         "run": run,
     }
-    workspace.lake.append(layout.DECISION, rows_of(DECISION, [row]), transaction=f"decision/{key}/done")
-    return because
+    return bool(workspace.lake.append(layout.DECISION, rows_of(DECISION, [row]), transaction=f"decision/{key}/done"))
+
+
+def _key(verb: Verb, before: Serving) -> str:
+    return digest(["by itself", verb, before.target, before.site, before.epoch])
+
+
+def _because(verb: Verb, before: Serving, after: Serving) -> str:
+    if verb == "renew":
+        return f"no label has confirmed {_spelt(before)}, and the site has been quiet with it: until {after.until:%F}"
+    return (
+        f"neither labels nor a quiet period have confirmed {_spelt(before)}: {before.site} runs {_spelt(after)} again"
+    )
 
 
 def _spelt(serving: Serving) -> str:

@@ -124,6 +124,33 @@ def test_a_person_goes_back_behind_a_renewal(served: Workspace) -> None:
     assert (now_at(served).recipe, now_at(served).until) == ("r1", None)
 
 
+@pytest.mark.parametrize("verb", ["renew", "restore"])
+def test_a_change_that_was_killed_before_it_was_written_down_is_written_down_later(
+    served: Workspace, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    give(served, "r2")
+    if verb == "renew":
+        find(served, "none", 30)
+    append = type(served.lake).append
+
+    def die_at_the_decision(self: Any, table: str, rows: pa.Table, *, transaction: str) -> int:
+        if table == layout.DECISION:
+            raise KeyboardInterrupt
+        return append(self, table, rows, transaction=transaction)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(type(served.lake), "append", die_at_the_decision)
+        with pytest.raises(KeyboardInterrupt):
+            renew_or_end(served, "south", "lesion", run="r9", at=OVER)
+    changed = now_at(served)
+    told = renew_or_end(served, "south", "lesion", run="r10", at=OVER + timedelta(days=1))
+    (row,) = decisions(served, "south").to_pylist()
+    assert (row["action"], row["because"], row["run"], row["decided_at"]) == (verb, told, "r9", OVER)
+    assert row["serving_after"] == changed.to_json()
+    assert renew_or_end(served, "south", "lesion", run="r11", at=OVER + timedelta(days=2)) is None
+    assert now_at(served) == changed
+
+
 def test_a_promotion_ends_the_limit(served: Workspace) -> None:
     assert with_model(give(served, "r2"), registry.find(served, "lesion@2")).until is None
 
