@@ -83,8 +83,12 @@ def _step(workspace: Workspace, site: str, finding_key: str, key: str) -> int:
 
 
 def decision_key(site: str, finding_key: str, decision: Decision) -> str:
-    """One name per finding and action, so that a repeated run does not decide twice."""
-    return digest([site, finding_key, decision.action])
+    """One name per finding and action, so that a repeated run does not decide twice; holds are told apart by their row.
+
+    A person who has lifted one hold may be asked about the next one of the same finding.
+    """
+    asked = [decision.rule] if decision.action == "hold" else []
+    return digest([site, finding_key, decision.action, *asked])
 
 
 def decisions(workspace: Workspace, site: str | None = None) -> pa.Table:

@@ -15,7 +15,7 @@ from platform_core.policy import episodes
 from platform_core.policy.approvals import drop_unanswered, with_consent
 from platform_core.policy.decide import Decision, Status, decide
 from platform_core.policy.evidence import read_situation
-from platform_core.policy.history import read_history
+from platform_core.policy.history import CARRIED_OUT, History, read_history
 from platform_core.policy.record import decision_key, record_decision
 from platform_core.policy.table import policy_of
 from platform_core.shift.risk import Estimate, RiskReport
@@ -85,7 +85,8 @@ def decide_next(case: Case) -> Next:
     """Ask the policy what comes next; what needs no action is recorded here and now."""
     finding = finding_of(case)
     drop_unanswered(case.workspace, finding, run=case.run, at=case.at)
-    decision = with_consent(_decided(case, finding), read_history(case.workspace, finding))
+    history = read_history(case.workspace, finding)
+    decision = with_consent(_once(case, _decided(case, finding), history), history)
     if decision.action in episodes.ACTS and decision.status != "waiting":
         _begin(case, decision, finding)
         return Next(act=decision.action, decision=decision)
@@ -105,6 +106,23 @@ def _decided(case: Case, finding: Mapping[str, Any]) -> Decision:
         return decide(situation, policy_of(case.workspace))
     situation = with_overlap(case.workspace, case.target, situation, report)
     return in_overlap(decide(situation, policy_of(case.workspace)))
+
+
+def _once(case: Case, decision: Decision, history: History) -> Decision:
+    """The decision, or a `hold` if it is an act that has been carried out or turned down for this very finding.
+
+    A table that does not ask what was taken already would ask for the same for ever.
+    """
+    key = decision_key(case.site, case.finding_key, decision)
+    ended = (one for one in history.of_period if one.decision_key == key and one.status in (*CARRIED_OUT, "rejected"))
+    before = next(ended, None)
+    if decision.action not in episodes.ACTS or before is None:
+        return decision
+    because = (
+        f"the policy's row {decision.rule} asks for {decision.action} a second time for the same finding, for which it "
+        f"is {before.status}; the row should ask whether that was taken, and a person should look"
+    )
+    return Decision(action="hold", because=because, rule=decision.rule, status="waiting")
 
 
 def _ask_for_labels(case: Case, decision: Decision, finding: Mapping[str, Any]) -> tuple[Decision, dict[str, Any]]:

@@ -144,6 +144,48 @@ def test_a_hold_that_a_person_keeps_is_not_asked_about_again_in_the_period(serve
     assert waiting_decisions(served) == []
 
 
+def by_table(workspace: Workspace, *rows: str) -> Workspace:
+    """The workspace with a policy of its own: rows as `kind: action` in their order, then `none`."""
+    asked = [row.split(": ") for row in rows]
+    text = "".join(
+        f'[[rule]]\nname = "row{n}"\nwhen = {{ kind = "{kind}" }}\naction = "{action}"\nbecause = "b{n}"\n'
+        'rationale = "r"\n'
+        for n, (kind, action) in enumerate(asked)
+    )
+    last = '[[rule]]\nname = "last"\naction = "none"\nbecause = "nothing to do"\nrationale = "r"\n'
+    workspace.objects.put("policy.toml", (text + last).encode())
+    file = Path(workspace.uri) / layout.SETTINGS
+    named = '[policy]\nfile = "policy.toml"'
+    file.write_text(file.read_text(encoding="utf-8").replace("[policy]", named), encoding="utf-8")
+    return open_workspace(workspace.uri)
+
+
+@pytest.mark.parametrize("status", ["done", "refused"])
+def test_an_act_is_carried_out_once_for_a_finding_whatever_the_table_says(served: Workspace, status: str) -> None:
+    case = night(by_table(served, "label: recalibrate"), 0)
+    decided = decide_next(case)
+    assert decided.act == "recalibrate"
+    carry_out(case, decided, status)
+    again = decide_next(case)
+    assert (again.act, again.decision.action, again.decision.status) == (None, "hold", "waiting")
+    assert f"row row0 asks for recalibrate a second time for the same finding, for which it is {status}" in (
+        again.decision.because
+    )
+    (one,) = waiting_decisions(case.workspace)
+    assert (one.action, one.because) == ("hold", again.decision.because)
+    answer(case.workspace, is_approved=True)
+    assert decide_next(case).decision.rule == "last"
+
+
+def test_a_second_hold_on_the_same_finding_is_asked_as_well(served: Workspace) -> None:
+    case = night(by_table(served, "label: hold", "label: hold"), 0)
+    assert decide_next(case).decision.rule == "row0"
+    answer(case.workspace, is_approved=True)
+    assert decide_next(case).decision.rule == "row1"
+    (one,) = waiting_decisions(case.workspace)
+    assert one.because == "b1"
+
+
 def test_what_does_not_wait_cannot_be_answered(careful: Workspace) -> None:
     with pytest.raises(UnknownName, match="known: none"):
         answer(careful, is_approved=True, key="abc")
