@@ -22,7 +22,7 @@ from platform_core.shift.risk import Estimate
 from platform_core.shift.watch.raised import Alarm, alarm_behind
 
 HERE = "platform_core.policy"
-BELIEVED = ("prevalence_from_labels", "prevalence_through_scanner")
+FROM_LABELS, THROUGH_SCANNER = "prevalence_from_labels", "prevalence_through_scanner"
 """Statistics of `out__shift` that may deny an adaptation; none of them moves a prior."""
 
 FEWEST_DOUBLE_READINGS = 20
@@ -95,16 +95,20 @@ def _has_prevalence_moved(workspace: Workspace, finding: Mapping[str, Any]) -> b
     if finding["kind"] in ("label", "mixed"):
         return True
     serving = current_serving(workspace, str(finding["site"]), str(finding["target"]))
-    told = [estimate for estimate in _prevalences(workspace, finding) if estimate is not None]
-    if serving is None or not told:
+    if serving is None:
+        return None
+    told = [estimate for estimate in _prevalences(workspace, finding, serving.recipe) if estimate is not None]
+    if not told:
         return None
     assumed, material = serving.calibration.prevalence, workspace.settings.shift.material_prevalence
     return any(abs(e.value - assumed) >= material and not e.low <= assumed <= e.high for e in told)
 
 
-def _prevalences(workspace: Workspace, finding: Mapping[str, Any]) -> list[Estimate | None]:
+def _prevalences(workspace: Workspace, finding: Mapping[str, Any], recipe: str) -> list[Estimate | None]:
+    """From labels, whatever the recipe; through the scanner only by the one in force: another one's scores moved."""
     same = ("site", "stratum", "period_start", "period_end")
-    where = pc.field("statistic").isin(BELIEVED) & (pc.field("reference") == finding.get("model"))
+    shown = (pc.field("statistic") == THROUGH_SCANNER) & (pc.field("recipe") == recipe)
+    where = ((pc.field("statistic") == FROM_LABELS) | shown) & (pc.field("reference") == finding.get("model"))
     for name in same:
         where &= pc.field(name) == finding[name]
     rows = workspace.lake.read(layout.SHIFT, where, ["statistic", "value", "low", "high", "run"]).to_pylist()

@@ -233,6 +233,22 @@ def test_prevalence_has_moved_if_one_that_can_be_believed_says_so(
     assert read_situation(site, FOUND | {"model": "lesion@1"}, at=AT).has_prevalence_moved is moved
 
 
+def test_what_was_shown_through_the_scanner_counts_by_the_recipe_in_force_only(site: Workspace) -> None:
+    """Right after a new recipe nobody knows: an adaptation would be tried, and could not pass."""
+    calibration = Calibration(logit_offset=0.0, prevalence=0.5, threshold=0.5)
+    serving = Serving(site="east", target="lesion", model="lesion@1", recipe="new", calibration=calibration, epoch=-1)
+    change_serving(site, serving, decision_key=None, at=AT, run="r")
+
+    def moved(*rows: dict[str, Any]) -> bool | None:
+        site.lake.append(layout.SHIFT, rows_of(SHIFT, rows), transaction=str(rows))
+        return read_situation(site, FOUND | {"model": "lesion@1"}, at=AT).has_prevalence_moved
+
+    still = shift_row("prevalence_through_scanner", 0.5, 0.1)
+    assert moved(still) is None
+    assert moved(still | {"recipe": "new"}) is False
+    assert moved(shift_row("prevalence_from_labels", 0.9, 0.1)) is True
+
+
 def test_a_guideline_is_new_if_nobody_read_by_it_before(site: Workspace) -> None:
     def label(key: str, guideline: str) -> None:
         row = {"site": "east", "target": "lesion", "series_key": key, "value": "1", "guideline": guideline, "run": "s"}
