@@ -1,5 +1,6 @@
 """The facts of a situation, read from the tables."""
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
@@ -140,10 +141,16 @@ def _night(raised_at: datetime | None, run: str) -> object:
 
 
 def _days_since_fine_tune(workspace: Workspace, site: str, target: str, at: datetime) -> int | None:
-    """Refused challengers count too: trying until one passes would wear out the gate."""
+    """Refused challengers and races that none won count too: trying until one passes would wear out the gate."""
     moments = [
         row["decided_at"]
         for row in decisions(workspace, site).to_pylist()
-        if (row["target"], row["action"]) == (target, "fine_tune") and row["status"] in CARRIED_OUT
+        if (row["target"], row["action"]) == (target, "fine_tune") and _was_tried(row)
     ]
     return (at - max(moments)).days if moments else None
+
+
+def _was_tried(row: Mapping[str, Any]) -> bool:
+    """Whether candidates were trained; what was given up before a race ended has learned from nobody."""
+    evidence = json.loads(row["evidence"] or "{}")
+    return row["status"] in CARRIED_OUT and ("race" in evidence or "refused" not in evidence)

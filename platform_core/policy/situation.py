@@ -67,7 +67,7 @@ class Situation:
     gpu_hours_per_month: float | None = None
     """What may be used; None: no limit."""
     days_since_fine_tune: int | None = None
-    """Since the site's last challenger, promoted or refused; None if there was none."""
+    """Since the site's last fine-tuning that raced, whatever became of it; None if there was none."""
     cool_down_days: int
     strategies: tuple[str, ...] = ()
     """What the target allows, cheapest first."""
@@ -142,7 +142,7 @@ class Situation:
 
     @property
     def is_cooling_down(self) -> bool:
-        """A challenger was made here too recently for another one."""
+        """A fine-tuning was tried here too recently for another one."""
         return self.days_since_fine_tune is not None and self.days_since_fine_tune < self.cool_down_days
 
     @property

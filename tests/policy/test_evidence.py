@@ -105,6 +105,14 @@ def test_the_cool_down_counts_from_the_last_challenger(site: Workspace) -> None:
     assert read_situation(site, FOUND, at=AT).days_since_fine_tune == 9
 
 
+@pytest.mark.parametrize(
+    ("evidence", "days"), [({"refused": "the GPU is gone"}, None), ({"refused": "none won", "race": {}}, 0)]
+)
+def test_a_fine_tuning_cools_down_only_if_it_raced(site: Workspace, evidence: dict[str, Any], days: int | None) -> None:
+    settle(site, follow(site, 0), "fine_tune", "refused", **evidence)
+    assert read_situation(site, FOUND, at=AT).days_since_fine_tune == days
+
+
 def test_rules_come_from_the_settings(site: Workspace) -> None:
     situation = read_situation(site, FOUND, at=AT)
     assert (situation.min_patients, situation.min_labels, situation.cool_down_days) == (100, 60, 28)
