@@ -13,7 +13,7 @@ SECONDS_PER_HOUR = 3600
 
 
 def hours_of_training(workspace: Workspace, *, since: datetime, until: datetime) -> float:
-    """Hours of training that ended after `since` and by `until`: candidates of races and the models made, all targets.
+    """Hours of training after `since` and by `until`, all targets: races by their begin, models by when they were made.
 
     A device is a device: hours on a CPU count too, as they do where a workspace has no other.
     """

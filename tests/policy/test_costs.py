@@ -50,6 +50,27 @@ def test_models_of_the_month_count_once_and_old_ones_not_at_all(workspace: Works
     assert spent(workspace) == pytest.approx(0.5)
 
 
+def race(workspace: Workspace) -> None:
+    """An hour of it."""
+    row = {"site": "east", "race_key": "r", "finding_key": "f", "strategy": "full", "seconds": 3600.0}
+    workspace.lake.append(layout.RACE, rows_of(RACE, [row]), transaction="race")
+
+
+def test_a_race_counts_when_it_trained_not_when_a_person_agreed_or_a_shadow_ended(workspace: Workspace) -> None:
+    race(workspace)
+    decided(workspace, AT - timedelta(days=50), "waiting")
+    decided(workspace, AT - timedelta(days=40))
+    decided(workspace, AT - timedelta(days=1), "done")
+    assert spent(workspace) == 0.0
+    assert hours_of_training(workspace, since=AT - timedelta(days=45), until=AT) == pytest.approx(1.0)
+
+
+def test_a_race_of_which_only_the_end_is_written_counts_on_that_day(workspace: Workspace) -> None:
+    race(workspace)
+    decided(workspace, AT - timedelta(days=1), "refused")
+    assert spent(workspace) == pytest.approx(1.0)
+
+
 def test_candidates_of_a_race_count_on_the_day_of_its_decision(workspace: Workspace) -> None:
     rows = [
         {"site": "east", "race_key": "r", "finding_key": "f", "strategy": name, "seconds": seconds}

@@ -17,20 +17,23 @@ made AS (
     GROUP BY model, version
 ),
 
--- fine-tunings of the time, by the finding that they are about
-decided AS (
-    SELECT site, finding_key
+-- when each fine-tuning began, by the finding that it is about; a shadow may end it a month later
+begun AS (
+    SELECT
+        site,
+        finding_key,
+        coalesce(min(decided_at) FILTER (status = 'proposed'), min(decided_at)) AS begun_at
     FROM out__decision
     WHERE action = 'fine_tune'
     GROUP BY site, finding_key
-    HAVING max(decided_at) > $since AND max(decided_at) <= $until
 ),
 
 -- each candidate of their races once
 raced AS (
     SELECT any_value(seconds) AS seconds
     FROM out__race
-    SEMI JOIN decided USING (site, finding_key)
+    JOIN begun USING (site, finding_key)
+    WHERE begun_at > $since AND begun_at <= $until
     GROUP BY race_key, strategy
 )
 
