@@ -1,14 +1,14 @@
 """What waits for a person: asked once, answered by name, carried out by the next run, and no after some days."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
 from platform_core import layout
-from platform_core.errors import BadRequest, UnknownName
+from platform_core.errors import UnknownName
+from platform_core.manifest.free_text import refuse_identifying
 from platform_core.manifest.schemas import DECISION
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.decide import Decision
@@ -20,12 +20,6 @@ from platform_core.storage.tables import rows_of
 
 HERE = "platform_core.policy"
 NOBODY = "policy"
-LONGEST_NOTE = 300
-IDENTIFYING = (
-    (re.compile(r"\d[\d./-]{4,}\d|\d{5,}"), "a long number, which could be an identifier or a date"),
-    (re.compile(r"\^"), "a '^', which stands between the names of a patient"),
-    (re.compile(r"[\x00-\x1f]"), "a character that does not print"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +68,7 @@ def answer_decision(
         UnknownName: If no decision of that key waits.
         BadRequest: If the name or the note could identify a patient.
     """
-    for text in (by, note or ""):
-        _refuse_identifying(text)
+    refuse_identifying(by, note)
     known = {one.decision_key: one for one in waiting_decisions(workspace)}
     found = [one for name, one in known.items() if key and name.startswith(key)]
     if len(found) != 1:
@@ -149,11 +142,3 @@ def _what_next(one: Waiting, *, is_approved: bool) -> str:
     else:
         then = "the next run carries it out if the finding still asks for it" if is_approved else "it is dropped"
     return f"{one.site}, {one.target}: {one.action} {'approved' if is_approved else 'rejected'}; {then}"
-
-
-def _refuse_identifying(text: str) -> None:
-    problem = next((what for pattern, what in IDENTIFYING if pattern.search(text)), None)
-    if len(text) > LONGEST_NOTE:
-        problem = f"{len(text)} characters, at most {LONGEST_NOTE} are kept"
-    if problem:
-        raise BadRequest(f"the text holds {problem}; say it in other words: it is kept and shown in reports")
