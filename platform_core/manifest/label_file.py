@@ -8,6 +8,7 @@ from pathlib import Path
 from platform_core.errors import BadInput, NoSuchPlace, SchemaMismatch
 from platform_core.manifest.book import Entry, open_book
 from platform_core.manifest.door import Door
+from platform_core.manifest.free_text import what_identifies
 from platform_core.manifest.index import Row, by_file, read_numbered_rows
 from platform_core.manifest.stages import current_series
 from platform_core.manifest.workspace import Workspace
@@ -35,7 +36,7 @@ class LabelFile:
     stated: tuple[StatedRow, ...]
     n_not_stated: int
     refused: tuple[int, ...]
-    """Lines with what is no class, or that are meant for another target."""
+    """Lines with what is no class, that are meant for another target, or in which `fault_in` finds something."""
 
 
 def read_label_file(file: Path, target: str, classes: Sequence[str], value_column: str) -> LabelFile:
@@ -59,7 +60,7 @@ def read_label_file(file: Path, target: str, classes: Sequence[str], value_colum
         value = spelt[text]
         if not text:
             n_not_stated += 1
-        elif value is None or row.get("target", "").strip() not in ("", target):
+        elif value is None or row.get("target", "").strip() not in ("", target) or fault_in(row):
             refused.append(line)
         else:
             stated.append(StatedRow(line, row, value))
@@ -67,9 +68,22 @@ def read_label_file(file: Path, target: str, classes: Sequence[str], value_colum
         raise BadInput(
             f"labels: expected {' or '.join(map(repr, classes))} of target {target} in column {value_column!r}, found "
             f"neither in {spelt_lines(refused)}; nothing was written: correct the file, the value column, or `classes` "
-            "of the target"
+            "of the target; a row is also refused for another target, a sampling_probability that is not above 0 and "
+            "at most 1, or a guideline that could identify a patient"
         )
     return LabelFile(len(rows), tuple(stated), n_not_stated, tuple(refused))
+
+
+def fault_in(row: Row) -> str | None:
+    """Why what a row says beside its class cannot be taken in, in words that repeat none of it; None if it can.
+
+    A reader's name is not looked at: it becomes a key at the door.
+    """
+    chance = row.get("sampling_probability", "").strip()
+    if chance and not 0 < (number_in(chance) or 0) <= 1:
+        return "sampling_probability: expected a number above 0 and at most 1"
+    found = what_identifies(row.get("guideline", "").strip())
+    return found and f"guideline: found {found}"
 
 
 def as_class(value: str, classes: Sequence[str]) -> str | None:

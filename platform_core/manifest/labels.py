@@ -56,7 +56,8 @@ class LabelCount:
     n_unknown: int
     """Rows about scans that the manifest does not know."""
     refused: tuple[int, ...] = ()
-    """Lines of rows whose value is no class, or that are meant for another target."""
+    """Lines of rows whose value is no class, that are meant for another target, or that `label_file.fault_in`
+    refuses."""
     n_labels: int
     """Series that the file labels."""
     n_written: int
@@ -88,7 +89,8 @@ class LabelCount:
         lines = [first]
         if self.refused:
             lines.append(
-                f"refused: {spelt_lines(self.refused)}: the value is no class, or the row is for another target"
+                f"refused: {spelt_lines(self.refused)}: the value is no class, the row is for another target, its "
+                "sampling_probability is not above 0 and at most 1, or its guideline could identify a patient"
             )
         if self.n_contradicting:
             lines.append(

@@ -21,7 +21,7 @@ from platform_core.imaging.plain import decode_image
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.door import Door, open_door
 from platform_core.manifest.index import Row, day_of, read_numbered_rows
-from platform_core.manifest.label_file import MAX_TOLD, WHOSE, Matcher, StatedRow, as_class, number_in
+from platform_core.manifest.label_file import MAX_TOLD, WHOSE, Matcher, StatedRow, as_class, fault_in, number_in
 from platform_core.manifest.labels import ADJUDICATOR, asked_table
 from platform_core.manifest.schemas import LABEL
 from platform_core.manifest.stages import series_rows, transaction
@@ -183,6 +183,9 @@ def _drawn(
     workspace: Workspace, site: str, keys: Sequence[str], one: StatedRow, folder: Path, classes: Sequence[str]
 ) -> list[_Drawn]:
     """The row's mask on every series of the row that has its grid; a study may hold several, of which one fits."""
+    fault = fault_in(one.row)
+    if fault is not None:
+        raise _RowRefused("unusable_value", fault)
     mask = _foreground(_decoded(folder / one.row[MASK_FILE].strip()))
     value = classes[int(mask.voxels.any())]
     _refuse_contradiction(one.row, value, classes)

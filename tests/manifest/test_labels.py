@@ -114,6 +114,25 @@ def test_a_row_whose_value_is_no_class_is_refused_by_its_line_and_the_others_go_
     assert in_force(labelled) == ["benign"]
 
 
+@pytest.mark.parametrize("chance", ["0", "-3", "1.5", "inf", "nan", "half"])
+def test_a_row_whose_sampling_probability_is_none_is_refused_by_its_line(
+    give: Give, labelled: Workspace, chance: str
+) -> None:
+    count = give(f"series_uid,value,sampling_probability\n1.2.0,benign,1\n1.2.1,malignant,{chance}\n1.2.2,benign,\n")
+    assert (count.n_matched, count.refused) == (2, (3,))
+    told = labels_in_force(labelled, "lesion").column("sampling_probability").to_pylist()
+    assert sorted(told, key=str) == [1.0, None]
+
+
+def test_a_row_whose_guideline_could_identify_a_patient_is_refused_and_not_repeated(
+    give: Give, labelled: Workspace
+) -> None:
+    count = give("series_uid,value,guideline\n1.2.0,benign,Doe^Erika\n1.2.1,benign,as 4711234\n1.2.2,benign,v 1.2\n")
+    assert (count.n_matched, count.refused) == (1, (2, 3))
+    assert "Erika" not in count.summary
+    assert [row["guideline"] for row in labelled.lake.read(layout.LABEL).to_pylist()] == ["v 1.2"]
+
+
 def test_a_row_that_is_meant_for_another_target_is_refused(give: Give, labelled: Workspace) -> None:
     count = give("series_uid,value,target\n1.2.0,benign,lesion\n1.2.1,benign,pneumonia\n1.2.2,benign,\n")
     assert (count.n_matched, count.refused) == (2, (3,))

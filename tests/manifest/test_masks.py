@@ -133,6 +133,15 @@ def test_each_bad_row_is_told_and_the_good_one_goes_in(
     assert not any(name in count.summary for name in ("moved", "nowhere", "torn", "1.2.0"))
 
 
+def test_a_mask_whose_row_says_what_cannot_be_kept_is_refused(give: Give, draw: Draw, scanned: Workspace) -> None:
+    name = draw("a.nii.gz")
+    rows = (f"1.2.0,{name},0,", f"1.2.1,{name},-3,", f"1.2.1,{name},inf,", f"1.2.2,{name},1,Doe^Erika")
+    count = give("series_uid,mask_file,sampling_probability,guideline\n" + "\n".join(rows) + f"\n1.2.2,{name},0.5,\n")
+    assert [(one.line, one.reason) for one in count.refused] == [(n, "unusable_value") for n in (2, 3, 4, 5)]
+    assert [row["sampling_probability"] for row in scanned.lake.read(layout.LABEL).to_pylist()] == [0.5]
+    assert "Erika" not in count.summary
+
+
 def test_an_empty_mask_says_that_nothing_is_there(give: Give, draw: Draw, scanned: Workspace) -> None:
     count = give(f"series_uid,mask_file,value\n1.2.0,{draw('empty.nii.gz', value=0)},nothing\n")
     assert (count.n_empty, count.by_value, count.refused) == (1, {"nothing": 1}, ())
