@@ -24,6 +24,7 @@ from platform_core.trial.weigh import (
     Seeds,
     SiteVerdict,
     in_one_sentence,
+    may_lose_no_more_than,
     share_of_alpha,
 )
 
@@ -206,11 +207,11 @@ def judge_overlap_site(
     gain, chance = pairs.gain(), pairs.chance_of_no_gain()
     outcome: Outcome
     told = f"Dice changes by {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-    if alpha is not None and chance > alpha:
+    if alpha is not None and not (chance <= alpha and gain.value > 0):
         outcome, because = "fails", f"{told}, which is no gain beyond chance (p {chance:.2g}, and it takes {alpha:.2g})"
     elif alpha is not None:
         outcome, because = "gains", f"{told}, a gain beyond chance (p {chance:.2g}, and it takes {alpha:.2g})"
-    elif -gain.low > rules.dice_margin:
+    elif not may_lose_no_more_than(rules.dice_margin, gain):
         outcome, because = "fails", f"{told}, which may be a loss of more than {rules.dice_margin:g}"
     else:
         outcome, because = "gains" if gain.low > 0 else "holds", f"{told}, no loss over {rules.dice_margin:g}"

@@ -186,7 +186,7 @@ def judge_site(
 
 
 def worst_group(pairs: Pairs, min_class_patients: int) -> GroupVerdict | None:
-    """The subgroup whose log-loss falls least, of those with enough patients of each class; None below two of them."""
+    """The subgroup whose log-loss falls least, or cannot be told, of those with enough patients; None below two."""
     groups = {name: of for name, of in pairs.by_group().items() if of.fewest_of_a_class >= min_class_patients}
     if len(groups) < 2:
         return None
@@ -194,7 +194,7 @@ def worst_group(pairs: Pairs, min_class_patients: int) -> GroupVerdict | None:
         GroupVerdict(group=name, n_patients=of.n_patients, log_loss_gain=of.gain(), sensitivity_gain=of.rate_gain(1))
         for name, of in groups.items()
     ]
-    return min(told, key=lambda each: each.log_loss_gain.value)
+    return min(told, key=lambda each: (not math.isnan(each.log_loss_gain.value), each.log_loss_gain.value))
 
 
 def _weigh(found: SiteVerdict, rules: PolicySettings, alpha: float | None, *, is_source: bool) -> tuple[Outcome, str]:
@@ -206,20 +206,24 @@ def _weigh(found: SiteVerdict, rules: PolicySettings, alpha: float | None, *, is
     assert found.chance is not None
     told = f"log-loss changes by {_spelt(gain)} nats per scan"
     margin = rules.non_inferiority_margin
-    if alpha is not None and found.chance > alpha:
+    if alpha is not None and not (found.chance <= alpha and gain.value > 0):
         return "fails", f"{told}, which is no gain beyond chance (p {found.chance:.2g}, and it takes {alpha:.2g})"
-    losses = (
-        (alpha is None and -gain.low > margin, f"{told}, which may be a loss of more than {margin:g}"),
+    losses = (  # each asked so that what is not a number is a loss
         (
-            -brier.low > margin * BRIER_SHARE,
+            alpha is None and not may_lose_no_more_than(margin, gain),
+            f"{told}, which may be a loss of more than {margin:g}",
+        ),
+        (
+            not may_lose_no_more_than(margin * BRIER_SHARE, brier),
             f"the Brier score changes by {_spelt(brier)}, which may be a loss of more than {margin * BRIER_SHARE:g}",
         ),
         (
-            calibration.high < 0 and -calibration.value > rules.calibration_margin,
+            not (math.isfinite(calibration.value) and calibration.high >= 0)
+            and not -calibration.value <= rules.calibration_margin,
             f"the calibration error changes by {_spelt(calibration)}, which is worse beyond chance",
         ),
         (
-            is_source and -auroc.low > rules.forgetting_margin,
+            is_source and not may_lose_no_more_than(rules.forgetting_margin, auroc),
             f"the source's AUROC falls by {_spelt(auroc)}, which may be more than {rules.forgetting_margin:g}",
         ),
         (_is_harmed(found.worst_group, margin), _told_of_group(found.worst_group)),
@@ -232,8 +236,16 @@ def _weigh(found: SiteVerdict, rules: PolicySettings, alpha: float | None, *, is
     return ("gains", f"{told}, a gain beyond chance") if gain.low > 0 else ("holds", f"{told}, no loss over {margin:g}")
 
 
+def may_lose_no_more_than(margin: float, gain: Estimate) -> bool:
+    """Whether a gain is known and its interval lies above a loss of `margin`; intervals leave out what is no number."""
+    return math.isfinite(gain.value) and -gain.low <= margin
+
+
 def _is_harmed(group: GroupVerdict | None, margin: float) -> bool:
-    return group is not None and -group.log_loss_gain.high > margin
+    if group is None:
+        return False
+    gain = group.log_loss_gain
+    return not (math.isfinite(gain.value) and -gain.high <= margin)
 
 
 def _told_of_group(group: GroupVerdict | None) -> str:

@@ -141,6 +141,15 @@ def test_a_source_that_forgets_stops_the_challenger() -> None:
     assert "north: Dice changes by -0.18" in verdict.because
 
 
+@pytest.mark.parametrize("where", ["south", "north"])
+def test_a_dice_that_is_not_a_number_refuses_at_every_site(where: str) -> None:
+    whole = {"south": pairs(0.5, 0.7), "north": pairs(0.8, 0.8, n=400)}
+    after = whole[where].after.copy()
+    after[0] = np.nan
+    assert judge_overlaps(whole, "south", RULES).passed
+    assert not judge_overlaps(whole | {where: replace(whole[where], after=after)}, "south", RULES).passed
+
+
 def test_a_site_without_enough_marked_patients_cannot_tell() -> None:
     verdict = judge_overlaps({"south": pairs(0.5, 0.7, n_empty=31)}, "south", RULES)
     assert not verdict.passed

@@ -2,14 +2,24 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from platform_core.settings import PolicySettings
-from platform_core.shift.risk import Reals
+from platform_core.shift.risk import Estimate, Reals
 from platform_core.trial.paired import Pairs
-from platform_core.trial.weigh import GateVerdict, Seeds, judge_pairs, share_of_alpha
+from platform_core.trial.weigh import (
+    GateVerdict,
+    GroupVerdict,
+    Seeds,
+    SiteVerdict,
+    _weigh,
+    judge_pairs,
+    share_of_alpha,
+    worst_group,
+)
 
 RULES = PolicySettings()
 
@@ -177,6 +187,53 @@ def test_weights_of_the_labels_count() -> None:
     assert weighed.gain().value < 0
     assert judged(even).passed
     assert not judged(weighed).passed
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("where", ["south", "north"])
+def test_what_is_not_a_number_refuses_at_every_site(where: str) -> None:
+    """A weight of 1 / 0 or a probability that is none, wherever it comes from."""
+    whole = {"south": BETTER, "north": BETTER}
+    assert judge_pairs(whole, "south", RULES, source_site="north").passed
+    n = len(BETTER.y)
+    one_of = np.arange(n) == 0
+    for broken in (
+        replace(BETTER, weight=np.where(one_of, np.inf, 1.0)),
+        replace(BETTER, after=np.where(one_of, np.nan, BETTER.after)),
+    ):
+        assert not judge_pairs(whole | {where: broken}, "south", RULES).passed
+
+
+@pytest.mark.parametrize("name", ["log_loss_gain", "brier_gain", "calibration_gain", "auroc_gain", "chance", "group"])
+def test_each_criterion_by_itself_refuses_what_is_not_a_number(name: str) -> None:
+    fine, none = Estimate(0.1, 0.05, 0.15), Estimate(np.nan, np.nan, np.nan)
+    group = GroupVerdict(group="B", n_patients=90, log_loss_gain=none, sensitivity_gain=none)
+    told = SiteVerdict(
+        site="south",
+        outcome="holds",
+        because="",
+        n_patients=100,
+        n_positive=50,
+        log_loss_gain=fine,
+        brier_gain=fine,
+        auroc_gain=fine,
+        calibration_gain=fine,
+        chance=0.001,
+    )
+    news: dict[str, Any] = {"chance": np.nan} if name == "chance" else {name: none}
+    broken = replace(told, **({"worst_group": group} if name == "group" else news))
+    for alpha in (0.05, None):
+        assert _weigh(told, RULES, alpha, is_source=True)[0] == "gains"
+        is_asked = alpha is not None or name != "chance"
+        assert (_weigh(broken, RULES, alpha, is_source=True)[0] == "fails") == is_asked
+
+
+def test_the_subgroup_that_cannot_be_told_is_the_worst() -> None:
+    half = np.arange(300) < 150
+    broken = replace(BETTER, after=np.where(np.arange(300) == 299, np.nan, BETTER.after))
+    found = worst_group(replace(broken, groups=tuple(np.where(half, "A", "B").tolist())), 1)
+    assert found is not None
+    assert found.group == "B"
 
 
 def test_a_verdict_survives_json_whatever_it_could_not_tell() -> None:
