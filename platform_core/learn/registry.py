@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from platform_core import layout
@@ -136,13 +137,13 @@ def alias(workspace: Workspace, ref: ModelRef, name: Alias, *, run: str, at: dat
 
     Raises:
         BadRequest: If that is asked, or the present champion would lose its alias, or another event came between, or
-            an adapted version, which is for one site, would become anything but refused.
+            what was ever an adapted version, which is for one site, would become anything but refused.
     """
     known, epoch = _known(workspace, ref.model)
     present = known.get(ref.name, ref)
     if name == "champion" or present.alias == "champion":
         raise BadRequest(f"{ref.name}: only a promotion or a rollback changes who is champion")
-    if "adapted" in (name, present.alias) and name != "refused":
+    if name != "refused" and (name == "adapted" or was_adapted(workspace, ref)):
         raise BadRequest(f"{ref.name}: what was adapted to one site is for no other, and nothing else becomes adapted")
     changed = _renamed(present, name, epoch, at)
     _append(workspace, [changed], run=run)
@@ -160,7 +161,7 @@ def promote(workspace: Workspace, ref: ModelRef, *, over: ModelRef | None, run: 
         at: The moment, UTC.
 
     Raises:
-        BadRequest: If `over` is not the champion any more, another event came between, or the version is adapted.
+        BadRequest: If `over` is not the champion any more, another event came between, or the version was ever adapted.
     """
     known, epoch = _known(workspace, ref.model)
     present = _champion_of(known)
@@ -169,12 +170,27 @@ def promote(workspace: Workspace, ref: ModelRef, *, over: ModelRef | None, run: 
         raise BadRequest(f"{ref.name}: the champion is now {found}, not {over and over.name}; judge again")
     if present is not None and present.name == ref.name:
         return present
-    if known.get(ref.name, ref).alias == "adapted":
-        raise BadRequest(f"{ref.name} was adapted to one site's scans and is for no other; promote another version")
+    refuse_adapted(workspace, ref)
     promoted = _renamed(ref, "champion", epoch, at)
     former = [] if present is None else [_renamed(present, "former", epoch, at)]
     _append(workspace, [promoted, *former], run=run)
     return promoted
+
+
+def was_adapted(workspace: Workspace, ref: ModelRef) -> bool:
+    """Whether the version has ever been an adaptation to one site's scans, whatever its alias is now."""
+    where = (pc.field("model") == ref.model) & (pc.field("version") == ref.version) & (pc.field("alias") == "adapted")
+    return bool(workspace.lake.read(layout.MODEL, where, ["epoch"]).num_rows)
+
+
+def refuse_adapted(workspace: Workspace, ref: ModelRef) -> None:
+    """Let a version pass that may become champion.
+
+    Raises:
+        BadRequest: If it was ever adapted to one site.
+    """
+    if was_adapted(workspace, ref):
+        raise BadRequest(f"{ref.name} was adapted to one site's scans and is for no other; promote another version")
 
 
 def rollback(workspace: Workspace, model: str, *, run: str, at: datetime) -> ModelRef:

@@ -118,6 +118,19 @@ def test_an_alias_cannot_unseat_or_make_a_champion(workspace: Workspace) -> None
     assert find(workspace, "lesion@2").alias == "refused"
 
 
+def test_what_was_adapted_once_is_never_champion_or_challenger(workspace: Workspace) -> None:
+    first = made(workspace)
+    own = replace(first, version=2, alias="adapted", parent="lesion@1", epoch=next_epoch(workspace, "lesion"))
+    register(workspace, own, run="run")
+    for _ in ("adapted", "refused"):
+        with pytest.raises(BadRequest, match="for no other"):
+            promote(workspace, find(workspace, "lesion@2"), over=first, run="run", at=AT)
+        with pytest.raises(BadRequest, match="for no other"):
+            alias(workspace, find(workspace, "lesion@2"), "challenger", run="run", at=AT)
+        alias(workspace, find(workspace, "lesion@2"), "refused", run="run", at=AT)
+    assert champion(workspace, "lesion") == first
+
+
 def test_listing_models_loads_no_network_library(workspace: Workspace) -> None:
     code = "import sys; import platform_core.learn.registry, platform_core.trial.gate; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
