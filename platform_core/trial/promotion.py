@@ -63,8 +63,8 @@ def settle_challenger(case: Case, decision: Decision, model: str) -> None:
 
 
 def _refuse(judged: _Judged) -> None:
+    """Written down first: what was judged has spent its share of alpha, and is not looked at again."""
     case, challenger = judged.case, judged.challenger
-    registry.alias(case.workspace, challenger, "refused", run=case.run, at=case.at)
     settle(
         case,
         judged.decision,
@@ -74,6 +74,7 @@ def _refuse(judged: _Judged) -> None:
         facts=judged.facts,
         strategy=challenger.strategy,
     )
+    registry.alias(case.workspace, challenger, "refused", run=case.run, at=case.at)
 
 
 def _put_in_shadow(judged: _Judged) -> None:

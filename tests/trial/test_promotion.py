@@ -19,6 +19,7 @@ from platform_core.policy.episodes import episodes
 from platform_core.policy.record import decisions, record_decision
 from platform_core.storage.tables import rows_of
 from platform_core.trial.case import Case
+from platform_core.trial.gate import n_challenges
 from platform_core.trial.promotion import settle_challenger
 from platform_core.trial.rollout import finish_rollouts
 from platform_core.trial.shadow import shadow_of
@@ -97,6 +98,21 @@ def test_a_challenger_that_fails_is_refused_and_the_decision_says_why(
     row = decision(case)
     assert row["status"] == "refused"
     assert "no gain beyond chance" in row["because"]
+
+
+def test_a_refusal_that_was_killed_has_spent_its_alpha_before_the_alias_moves(
+    case: Case,
+    plant_scores: Callable[..., list[str]],
+    kill_at: Callable[[int], None],  # noqa: F811 - the fixture
+) -> None:
+    keys = plant_scores("south", 150, SAME, period=1)
+    kill_at(3)  # the decision, its episode, the alias
+    with pytest.raises(KilledError):
+        settle_challenger(replace(case, keys=tuple(keys)), DECISION, "lesion@2")
+    kill_at(0)
+    assert decision(case)["status"] == "refused"
+    assert n_challenges(case.workspace, "lesion", but="lesion@3") == 1
+    assert registry.find(case.workspace, "lesion@2").alias == "challenger"
 
 
 def test_with_a_shadow_period_it_waits_beside_the_champion(case: Case) -> None:
