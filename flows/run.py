@@ -88,9 +88,7 @@ def look(uri: str, name: str, target: str, run: str, at: datetime) -> None:
         return
     if ended is not None:
         log.info("%s: %s", name, ended)
-    # what came while another recipe was served has not gone through this one
-    keys = site.unserved(uri, name, target) if ended is None else site.sound(uri, name, target)
-    stages.harmonize(uri, name, serving.recipe, keys, run)
+    stages.harmonize(uri, name, serving.recipe, site.sound(uri, name, target), run)
     stages.predict(uri, serving, run)
     shadow = site.shadow_of(uri, target)
     if shadow is not None:

@@ -44,14 +44,6 @@ def renew_or_end(uri: str, site: str, target: str, run: str, at: datetime) -> st
     return expiry.renew_or_end(open_workspace(uri), site, target, run=run, at=at)
 
 
-@task(task_run_name="series of {site} without {target}", **TRANSIENT)
-def unserved(uri: str, site: str, target: str) -> list[str]:
-    """Series that no recipe of the target has seen yet."""
-    from platform_core.trial import onboard
-
-    return onboard.unserved_series(open_workspace(uri), site, target)
-
-
 @task(task_run_name="sound series of {site} for {target}", **TRANSIENT)
 def sound(uri: str, site: str, target: str) -> list[str]:
     """Series of the target's modality that passed quality."""

@@ -20,17 +20,8 @@ FEWEST_SERIES = 10
 
 def sound_series(workspace: Workspace, site: str, target: str) -> list[str]:
     """Keys of all series of the target's modality that passed quality, in order."""
-    return _keys(workspace, "sound_series", site=site, modality=workspace.target(target).modality)
-
-
-def unserved_series(workspace: Workspace, site: str, target: str) -> list[str]:
-    """Keys of series that passed quality and that no recipe of the target has seen, in order."""
-    return _keys(workspace, "unserved_series", site=site, target=target, modality=workspace.target(target).modality)
-
-
-def _keys(workspace: Workspace, query: str, **params: str) -> list[str]:
-    with workspace.lake.connect([layout.SERIES, layout.STAGE, layout.RECIPE]) as db:
-        rows = load(__package__, query).run(db, **params)
+    with workspace.lake.connect([layout.SERIES, layout.STAGE]) as db:
+        rows = load(__package__, "sound_series").run(db, site=site, modality=workspace.target(target).modality)
     return [str(key) for key in rows.column("series_key").to_pylist()]
 
 
@@ -100,7 +91,7 @@ def _latest_period(workspace: Workspace, site: str, target: str) -> tuple[str, .
 
 
 def _first_recipe(workspace: Workspace, site: str, target: str, *, run: str, at: datetime) -> str | None:
-    keys = unserved_series(workspace, site, target)
+    keys = sound_series(workspace, site, target)
     if len(keys) < FEWEST_SERIES:
         return None
     trials = fit_tried_recipe(workspace, site, target, keys, run=run, at=at)

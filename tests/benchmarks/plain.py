@@ -43,7 +43,9 @@ def decide(workspace: Workspace, site: str, target: str, run: str, at: datetime)
     """Harmonize, predict, keep watch, measure, decide, act."""
     serving = onboard.ensure_serving(workspace, site, target, run=run, at=at)
     assert serving is not None, "the benchmark trains before it decides"
-    by_recipe(workspace, site, serving.recipe, onboard.unserved_series(workspace, site, target), run)
+    owed = pending(workspace, site, "harmonize", recipe=serving.recipe, after=("quality", layout.NATIVE))
+    sound = set(onboard.sound_series(workspace, site, target))
+    by_recipe(workspace, site, serving.recipe, sorted(sound.intersection(owed)), run)
     predict(workspace, serving, run)
     keep_watch(workspace, site, target, run=run, at=at)
     for case in cases.open_cases(workspace, site, target, run=run, at=at):

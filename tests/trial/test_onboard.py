@@ -18,7 +18,7 @@ from tests.trial.test_trial_rows import AT, TRIAL, receipt
 def new_site(served: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A site without a serving, and enough scans to fit a recipe on."""
     add_site(served, "new", SiteSettings(quiet_s=0, path="/nowhere"))
-    monkeypatch.setattr(onboard, "unserved_series", lambda *_: ["a"] * onboard.FEWEST_SERIES)
+    monkeypatch.setattr(onboard, "sound_series", lambda *_: ["a"] * onboard.FEWEST_SERIES)
     monkeypatch.setattr(onboard, "keep_trial", lambda *_, **__: None)
     return open_workspace(served.uri)
 
