@@ -9,9 +9,9 @@ from platform_core.policy.decide import Decision
 from platform_core.shift.resampled import mean_of
 from platform_core.shift.risk import Estimate
 from platform_core.trial.case import Case, finding_of, serve, settle
-from platform_core.trial.expiry import until
 from platform_core.trial.outlook import Outlook, outlook
 from platform_core.trial.paired import Pairs, pair
+from platform_core.trial.rollout import limit_of
 from platform_core.trial.steps import spelt
 from platform_core.trial.weigh import as_json
 
@@ -58,7 +58,7 @@ def recalibrate(case: Case, decision: Decision) -> None:
     moved = replace(before, calibration=before.calibration.moved_to(prevalence))
     pairs = pair(case.workspace, before, moved, keys=case.keys)
     judged = weigh_recalibration(pairs, outlook(case, before), outlook(case, moved))
-    wanted = replace(moved, until=until(case.workspace, case.at, has_labels=judged.has_labels))
+    wanted = replace(moved, until=limit_of(case.workspace, before, case.at, has_labels=judged.has_labels))
     facts = {"recalibration": judged.to_json()}
     if judged.passed:
         settle(case, decision, status="done", before=before, after=serve(case, wanted, decision), facts=facts)

@@ -5,10 +5,10 @@ from dataclasses import replace
 from platform_core.policy.decide import Decision
 from platform_core.policy.situation import difference
 from platform_core.trial.case import Case, serve, settle
-from platform_core.trial.expiry import until
 from platform_core.trial.outlook import Outlook, outlook
 from platform_core.trial.receipt import harmonization_receipt
 from platform_core.trial.recipe_trial import fit_tried_recipe
+from platform_core.trial.rollout import limit_of
 from platform_core.trial.steps import spelt
 from platform_core.trial.trial_rows import keep_trial, kept_trials
 from platform_core.trial.weigh import as_json
@@ -42,7 +42,7 @@ def settle_recipe(case: Case, decision: Decision, recipe: str) -> None:
     enforced = case.workspace.target(case.target).refuse_harmful_steps
     if receipt.helps and not (steps and enforced) and against is None:
         is_confirmed = receipt.gain is not None and receipt.gain.low > 0
-        ends = until(case.workspace, case.at, has_labels=is_confirmed)
+        ends = limit_of(case.workspace, before, case.at, has_labels=is_confirmed)
         after = serve(case, replace(wanted, until=ends), decision)
         settle(case, decision, status="done", before=before, after=after, facts=facts)
     else:

@@ -16,6 +16,7 @@ from platform_core import layout
 from platform_core.errors import BadRequest
 from platform_core.learn import registry
 from platform_core.learn.registry import ModelRef
+from platform_core.manifest.free_text import refuse_identifying
 from platform_core.manifest.schemas import DECISION
 from platform_core.manifest.serving import (
     Serving,
@@ -23,6 +24,7 @@ from platform_core.manifest.serving import (
     current_serving,
     current_servings,
     serving_history,
+    serving_since,
 )
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy import episodes
@@ -69,13 +71,16 @@ def promote_by_hand(
 
     Raises:
         UnknownName: If there is no such model.
-        BadRequest: If somebody else changed the champion at the same time.
+        BadRequest: If it was adapted to one site, somebody else changed the champion at the same time, or the text
+            could identify a patient; nothing is written down then.
     """
+    refuse_identifying(because, by)
     wanted = registry.find(workspace, model)
     finish_rollouts(workspace, wanted.model, run=run, at=at)
     present = registry.champion(workspace, wanted.model)
     if present is not None and present.name == wanted.name:
         return _sentence(wanted, follow_champion(workspace, wanted.model, run=run, at=at))
+    registry.refuse_adapted(workspace, wanted)
     change = _change(workspace, "promote", wanted, present, because=because, by=by)
     _record(workspace, change, "proposed", run=run, at=at)
     promoted = registry.promote(workspace, wanted, over=present, run=run, at=at)
@@ -90,8 +95,10 @@ def roll_back(
     A rollback that was cut off is finished; it does not go back one version more.
 
     Raises:
-        BadRequest: If there is no former champion, or somebody else changed the champion at the same time.
+        BadRequest: If there is no former champion, somebody else changed the champion at the same time, or the text
+            could identify a patient.
     """
+    refuse_identifying(because, by)
     begun = [row for row in _unfinished(workspace, target) if row["action"] == "rollback"]
     finished = finish_rollouts(workspace, target, run=run, at=at)
     present = registry.champion(workspace, target)
@@ -116,12 +123,18 @@ def restore_serving(
 ) -> str:
     """Put one site's serving before the present one back: model, recipe and calibration.
 
-    One that was given for a time gets its time anew.
+    One that was given for a time gets its time anew. A restoration that was cut off is finished; it does not go back
+    to what the site ran before it.
 
     Raises:
-        BadRequest: If the site has had only one serving, or it was changed at the same time.
+        BadRequest: If the site has had only one serving, it was changed at the same time, or the text could identify
+            a patient.
     """
+    refuse_identifying(because, by)
     workspace.site(site)
+    for row in _unfinished(workspace, target):
+        if (row["action"], row["site"]) == ("restore", site) and _served_by(workspace, row) is not None:
+            return _finish_restoration(workspace, row, run=run, at=at)
     history = serving_history(workspace, site, target)
     earlier = [each for each in history if not each.runs_as(history[-1])]
     if not earlier:
@@ -139,9 +152,10 @@ def restore_serving(
         because=because or NO_REASON,
         by=by,
     )
+    _record(workspace, change, "proposed", run=run, at=at, before=present)
     now = change_serving(workspace, before, decision_key=change.key, at=at, run=run)
     _record(workspace, change, "done", run=run, at=at, before=present)
-    return f"{site} runs {now.model} by {now.recipe} again, at prevalence {now.calibration.prevalence:.2f}"
+    return _restored(now)
 
 
 def follow_champion(
@@ -150,7 +164,8 @@ def follow_champion(
     """Bring every serving that has not followed the champion yet to it; returns the sites that changed.
 
     A site has not followed if what it runs is from before the champion's promotion. What it was given since, by a
-    person or as an adaptation of the champion, it keeps.
+    person or as an adaptation of the champion, it keeps; so it does the limit of a recipe or a prevalence that no
+    label has confirmed.
     """
     champion = registry.champion(workspace, target)
     if champion is None:
@@ -159,10 +174,11 @@ def follow_champion(
     behind = [
         serving
         for serving in current_servings(workspace, target)
-        if serving.model not in own and _since(workspace, serving) <= champion.since
+        if serving.model not in own and serving_since(workspace, serving) <= champion.since
     ]
     for serving in behind:
-        change_serving(workspace, with_model(serving, champion), decision_key=decision_key, at=at, run=run)
+        follows = replace(with_model(serving, champion), until=_limit_left(workspace, serving))
+        change_serving(workspace, follows, decision_key=decision_key, at=at, run=run)
     return [serving.site for serving in behind]
 
 
@@ -180,9 +196,19 @@ def rollout_facts(champion: ModelRef, former: ModelRef | None) -> Row:
 
 
 def with_model(serving: Serving, model: ModelRef) -> Serving:
-    """The same serving with another model: its calibration, at the prevalence that the site assumes."""
+    """The same serving with another model and no limit: its calibration, at the prevalence that the site assumes."""
     calibration = model.calibration.moved_to(serving.calibration.prevalence)
     return replace(serving, model=model.name, calibration=calibration, until=None)
+
+
+def limit_of(workspace: Workspace, before: Serving, at: datetime, *, has_labels: bool) -> datetime | None:
+    """When a change of recipe or prevalence that is made at `at` ends by itself.
+
+    Labels that confirm the change say nothing of an adapted model under it: whatever limit that has stays.
+    """
+    if has_labels and registry.was_adapted(workspace, registry.find(workspace, before.model)):
+        return before.until
+    return until(workspace, at, has_labels=has_labels)
 
 
 def _change(
@@ -258,18 +284,17 @@ def _rollout_of(decision: Mapping[str, Any]) -> Row:
 
 
 def _finish(workspace: Workspace, row: Row, *, run: str, at: datetime) -> str:
+    if row["action"] == "restore":
+        return _finish_restoration(workspace, row, run=run, at=at)
     target, asked = str(row["target"]), _rollout_of(row)
     present = registry.champion(workspace, target)
     has_moved = present is not None and present.name == asked["champion"]
     if not has_moved and row["finding_key"] is not None and present is not None and present.name == asked["former"]:
         present = registry.promote(workspace, registry.find(workspace, asked["champion"]), over=present, run=run, at=at)
         has_moved = True
-    ended = {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run}
     if not has_moved or present is None:
-        record_status(
-            workspace, ended | {"status": "refused", "because": f"{row['because']}; cut off before anything moved"}
-        )
-        return f"{row['action']} of {asked['champion']} was cut off before anything moved, and is given up"
+        return _give_up(workspace, row, run=run, at=at)
+    ended = {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run}
     sites = follow_champion(workspace, target, run=run, at=at, decision_key=str(row["decision_key"]))
     now = current_serving(workspace, str(row["site"]), target)
     record_status(workspace, ended | {"status": "done", "serving_after": None if now is None else now.to_json()})
@@ -278,23 +303,51 @@ def _finish(workspace: Workspace, row: Row, *, run: str, at: datetime) -> str:
     return _sentence(present, sites)
 
 
+def _give_up(workspace: Workspace, row: Row, *, run: str, at: datetime) -> str:
+    told = {"status": "refused", "because": f"{row['because']}; cut off before anything moved"}
+    record_status(workspace, {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run} | told)
+    return f"{row['action']} of {_rollout_of(row)['champion']} was cut off before anything moved, and is given up"
+
+
+def _finish_restoration(workspace: Workspace, row: Row, *, run: str, at: datetime) -> str:
+    now = _served_by(workspace, row)
+    if now is None:
+        return _give_up(workspace, row, run=run, at=at)
+    ended = {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run}
+    record_status(workspace, ended | {"status": "done", "serving_after": now.to_json()})
+    return _restored(now)
+
+
+def _served_by(workspace: Workspace, row: Row) -> Serving | None:
+    """The serving that a decision about one site has put in force; None if it has not."""
+    where = (pc.field("site") == row["site"]) & (pc.field("decision_key") == row["decision_key"])
+    epochs = workspace.lake.read(layout.SERVING, where, ["epoch"]).column("epoch").to_pylist()
+    history = serving_history(workspace, str(row["site"]), str(row["target"]))
+    return next((serving for serving in history if serving.epoch in epochs), None)
+
+
+def _restored(now: Serving) -> str:
+    return f"{now.site} runs {now.model} by {now.recipe} again, at prevalence {now.calibration.prevalence:.2f}"
+
+
 def _move_episode(workspace: Workspace, row: Row, *, run: str, at: datetime) -> None:
     where = (pc.field("site") == row["site"]) & (pc.field("finding_key") == row["finding_key"])
     for finding in workspace.lake.read(layout.FINDING, where).to_pylist()[:1] if row["finding_key"] else []:
         episodes.follow(workspace, finding, has_acted=True, run=run, at=at)
 
 
+def _limit_left(workspace: Workspace, serving: Serving) -> datetime | None:
+    """When a serving still ends by itself once its model is replaced: not at all if the model was all that had to."""
+    if serving.until is None:
+        return None
+    lasting = [each for each in serving_history(workspace, serving.site, serving.target) if each.until is None]
+    if not lasting:
+        return serving.until
+    parts, confirmed = ((each.recipe, each.calibration.prevalence) for each in (serving, lasting[-1]))
+    return None if parts == confirmed else serving.until
+
+
 def _own_models(workspace: Workspace, champion: ModelRef) -> set[str]:
     """The champion and the adaptations that were made from it."""
     known = registry.models(workspace, champion.model)
     return {champion.name} | {ref.name for ref in known if (ref.alias, ref.parent) == ("adapted", champion.name)}
-
-
-def _since(workspace: Workspace, serving: Serving) -> datetime:
-    where = (
-        (pc.field("site") == serving.site)
-        & (pc.field("target") == serving.target)
-        & (pc.field("epoch") == serving.epoch)
-    )
-    since: datetime = workspace.lake.read(layout.SERVING, where, ["since"]).column("since")[0].as_py()
-    return since

@@ -12,22 +12,24 @@ import pytest
 from platform_core.errors import BadRequest
 from platform_core.learn import registry
 from platform_core.lineage.why import why
-from platform_core.manifest.serving import change_serving, current_serving, current_servings
+from platform_core.manifest.serving import Serving, change_serving, current_serving, current_servings
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
 from platform_core.storage.tables import Lake
 from platform_core.trial.rollout import (
     finish_rollouts,
     follow_champion,
+    limit_of,
     promote_by_hand,
     restore_serving,
     roll_back,
     rollout_facts,
 )
-from tests.trial.conftest import AT
+from tests.trial.conftest import AT, EVEN
 
 LATER = AT + timedelta(days=1)
 LATER_STILL = AT + timedelta(days=2)
+ENDS = AT + timedelta(days=30)
 N_WRITES = 6
 """Of a change at three sites: written down, alias, three servings, written down as done."""
 
@@ -187,6 +189,84 @@ def test_an_adaptation_of_the_champion_is_kept_and_one_of_its_predecessor_is_not
         "south": "lesion@2",
         "east": "lesion@4",
     }
+
+
+def serve_for_a_time(workspace: Workspace, site: str, **news: Any) -> Serving:
+    """What no label has confirmed."""
+    present = current_serving(workspace, site, "lesion")
+    assert present is not None
+    wanted = replace(present, until=ENDS, **news)
+    return change_serving(workspace, wanted, decision_key=None, at=AT, run="run")
+
+
+def test_a_recipe_or_a_prevalence_that_no_label_confirmed_keeps_its_limit_under_a_new_champion(
+    served: Workspace,
+) -> None:
+    add_version(served, 3, alias="adapted")
+    serve_for_a_time(served, "south", recipe="r2")
+    serve_for_a_time(served, "east", calibration=EVEN.moved_to(0.2))
+    serve_for_a_time(served, "north", model="lesion@3")
+    promote(served)
+    told = {s.site: (s.model, s.until) for s in current_servings(served, "lesion")}
+    assert told == {"south": ("lesion@2", ENDS), "east": ("lesion@2", ENDS), "north": ("lesion@2", None)}
+    roll_back(served, "lesion", run="r", at=LATER_STILL)
+    assert {s.site: s.until for s in current_servings(served, "lesion")}["south"] == ENDS
+
+
+def test_labels_that_confirm_a_prior_do_not_confirm_the_adapted_model_under_it(served: Workspace) -> None:
+    add_version(served, 3, alias="adapted")
+    adapted, champion = serve_for_a_time(served, "south", model="lesion@3"), serve_for_a_time(served, "east")
+    assert limit_of(served, adapted, LATER, has_labels=True) == ENDS
+    assert limit_of(served, champion, LATER, has_labels=True) is None
+    assert limit_of(served, champion, LATER, has_labels=False) is not None
+
+
+@pytest.mark.parametrize("step", range(1, 4))
+@pytest.mark.parametrize("by_night", [False, True])
+def test_a_restoration_that_was_killed_is_finished_and_does_not_flip_back(
+    served: Workspace, kill_at: Callable[[int], None], step: int, *, by_night: bool
+) -> None:
+    promote(served)
+    kill_at(step)  # written down, the serving, written down as done
+    with pytest.raises(KilledError):
+        restore_serving(served, "south", "lesion", run="s", at=LATER_STILL)
+    kill_at(0)
+    if by_night and step > 1:
+        finish_rollouts(served, "lesion", run="night", at=LATER_STILL)
+    if not by_night:
+        restore_serving(served, "south", "lesion", run="t", at=LATER_STILL + timedelta(minutes=1))
+    has_moved = not by_night or step == 3
+    south = current_serving(served, "south", "lesion")
+    assert south is not None
+    assert south.model == ("lesion@1" if has_moved else "lesion@2")
+    rows = [row for row in by_hand(served) if row["action"] == "restore"]
+    assert [row["status"] for row in rows] == (["done"] if has_moved else ["refused"] if step == 2 else [])
+    for row in rows if has_moved else []:
+        assert json.loads(row["serving_before"])["model"] == "lesion@2"
+        assert json.loads(row["serving_after"])["model"] == "lesion@1"
+
+
+def test_what_may_not_be_champion_is_refused_before_anything_is_written_down(served: Workspace) -> None:
+    add_version(served, 3, alias="adapted")
+    registry.alias(served, registry.find(served, "lesion@3"), "refused", run="run", at=AT)
+    with pytest.raises(BadRequest, match="for no other"):
+        promote_by_hand(served, "lesion@3", run="p", at=LATER)
+    assert by_hand(served) == []
+
+
+@pytest.mark.parametrize("text", [{"because": "as asked by 4711234"}, {"by": "Doe^Erika"}])
+def test_a_reason_or_a_name_that_could_identify_a_patient_is_not_written_down(
+    served: Workspace, text: dict[str, str]
+) -> None:
+    for change in (
+        lambda: promote_by_hand(served, "lesion@2", run="p", at=LATER, **text),
+        lambda: roll_back(served, "lesion", run="p", at=LATER, **text),
+        lambda: restore_serving(served, "south", "lesion", run="p", at=LATER, **text),
+    ):
+        with pytest.raises(BadRequest, match="the text holds"):
+            change()
+    assert by_hand(served) == []
+    assert champion_of(served) == "lesion@1"
 
 
 def test_a_lost_race_for_the_alias_is_told_and_nothing_is_served(
