@@ -104,7 +104,8 @@ class TargetSettings(_Section):
     network: str = "resnet_tiny"
     source_weights: str | None = None
     """Weights that the source model starts from: a file or folder (relative to the workspace, or absolute), s3:// or
-    https://; PyTorch, safetensors or a MONAI bundle. None: from nothing."""
+    https://; PyTorch, safetensors or a MONAI bundle; or `nothing`. None: those that come with the platform for the
+    network (`resnet_tiny` has some, made from no scan), else nothing."""
     source_weights_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """What that file must hash to."""
     threshold: float = Field(default=0.5, gt=0, lt=1)

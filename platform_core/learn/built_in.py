@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-BUILT_IN = "built_in"
-"""As `source_weights` names them."""
 NETWORK = "resnet_tiny"
 """The one network that they are of."""
+NOTHING = "nothing"
+"""As `source_weights` asks to start from weights that are drawn from the seed."""
 FOLDER = Path(__file__).parent / "weights"
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 import numpy as np
 
 from platform_core.errors import BadRequest, EmptySample
+from platform_core.learn.built_in import NOTHING, built_in_path
 from platform_core.learn.bundle import SourceWeights, read_bundle
 from platform_core.learn.calibrate import log_odds, smoothed_share
 from platform_core.learn.checkpoints import find_checkpoint
@@ -217,7 +218,7 @@ def refuse_few(data: Loaded, whose: str) -> None:
 
 
 def source_network(workspace: Workspace, target: str) -> tuple[Classifier, SourceWeights | None]:
-    """A new network, with the weights that the target names, if it names any.
+    """A new network with the weights that the target names; if it names none, with the built-in ones if they fit.
 
     Raises:
         UnknownName: If there is no such target or network.
@@ -227,11 +228,14 @@ def source_network(workspace: Workspace, target: str) -> tuple[Classifier, Sourc
     """
     settings = workspace.target(target)
     network = new_network(workspace, target)
-    if settings.source_weights is None:
+    built_in = built_in_path(settings.network, settings.dimensions)
+    if settings.source_weights == NOTHING or (settings.source_weights is None and not built_in.exists()):
         return network, None
-    found = find_checkpoint(workspace, settings.source_weights, sha256=settings.source_weights_sha256)
+    place = settings.source_weights or str(built_in)
+    found = find_checkpoint(workspace, place, sha256=settings.source_weights_sha256)
     match = transplant(found, network, settings.network, settings.dimensions)
-    return network, SourceWeights(where=found.where, sha256=found.sha256, share=match.share)
+    where = found.where if settings.source_weights else f"built-in {built_in.stem}"
+    return network, SourceWeights(where=where, sha256=found.sha256, share=match.share)
 
 
 def new_network(workspace: Workspace, target: str) -> Classifier:

@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 from flows.cli import app
 from platform_core import layout
 from platform_core.errors import BadRequest, UnknownName, UnusableWeights
+from platform_core.learn.built_in import built_in_path
 from platform_core.learn.bundle import SourceWeights, read_bundle
+from platform_core.learn.checkpoints import Checkpoint, read_checkpoint
 from platform_core.learn.networks import NETWORKS
 from platform_core.learn.registry import ModelRef, models
-from platform_core.learn.train import fine_tune, gather, train_source
+from platform_core.learn.train import fine_tune, gather, source_network, train_source
+from platform_core.learn.transplant import compare
 from platform_core.manifest.serving import Serving, change_serving
 from platform_core.manifest.workspace import Workspace, open_workspace
 
@@ -78,9 +81,30 @@ def test_the_source_model_starts_from_the_weights_that_its_target_names(ready: W
     assert (made.strategy, made.alias, made.parent) == ("lp_ft", "champion", None)
 
 
-def test_without_source_weights_a_model_says_that_it_comes_from_none(ready: Workspace) -> None:
+@pytest.mark.parametrize("dimensions", [3, 2])
+def test_by_default_a_source_model_starts_from_the_weights_that_come_with_the_platform(dimensions: int) -> None:
+    file = built_in_path("resnet_tiny", dimensions)
+    found = Checkpoint(where=file.name, sha256="", tensors=read_checkpoint(file.read_bytes(), file.name))
+    assert compare(found, "resnet_tiny", dimensions).share == 1.0
+    assert file.stat().st_size < 5e6
+
+
+def test_the_built_in_weights_are_named_without_a_path_of_this_machine(ready: Workspace) -> None:
     made = trained(ready)
-    assert read_bundle(ready, made.bundle_uri).source_weights is None
+    kept = read_bundle(ready, made.bundle_uri).source_weights
+    assert kept is not None
+    assert (kept.where, kept.share, made.strategy) == ("built-in resnet_tiny_3d", 1.0, "lp_ft")
+
+
+def test_a_network_without_built_in_weights_starts_from_nothing(ready: Workspace) -> None:
+    here = with_lines(ready, network="resnet10")
+    assert source_network(here, "lesion")[1] is None
+
+
+def test_whoever_asks_for_nothing_gets_it(ready: Workspace) -> None:
+    here = with_lines(ready, source_weights="nothing")
+    made = trained(here)
+    assert read_bundle(here, made.bundle_uri).source_weights is None
     assert made.strategy == "from_scratch"
 
 

@@ -37,7 +37,7 @@ def source(with_target: Workspace, plant: Plant, patients_in: Choose) -> ModelRe
 def test_the_first_model_is_champion(with_target: Workspace, source: ModelRef) -> None:
     assert source.name == "lesion@1"
     assert source.alias == "champion"
-    assert source.strategy == "from_scratch"
+    assert source.strategy == "lp_ft"  # from the weights that come with the platform
     assert champion(with_target, "lesion") == source
 
 
@@ -154,11 +154,11 @@ def test_the_same_picture_under_both_classes_moves_no_weight(
 
 
 def test_what_a_version_cost_is_kept(with_target: Workspace, source: ModelRef) -> None:
-    """Two epochs over 24 scans: validation suffices to calibrate, so there are no folds."""
+    """24 scans embedded for the head (8 passes), then an epoch over all; validation suffices to calibrate, no folds."""
     spent = champion(with_target, "lesion")
     assert spent is not None
     assert spent.training is not None
-    assert spent.training["n_scan_passes"] == pytest.approx(48)
+    assert spent.training["n_scan_passes"] == pytest.approx(8 + 24)
     assert spent.training["seconds"] > 0
     assert spent.training["race_key"] is None
     assert spent.training["device"]
