@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.log import log
-from flows.run import RUNNER, Step, answer, look
+from flows.run import RUNNER, Step, answer, look, settle_shadows
 from platform_core.errors import PlatformError
 from platform_core.manifest.workspace import Workspace
 from platform_core.trial import backtest
@@ -61,6 +61,7 @@ def live_again(replay: Replay) -> None:
         for step in (look, answer):
             for name in names:
                 _take(step, replay, name, night)
+        settle_shadows(replay.uri, replay.run(night), replay.moment(night))
 
 
 def _take(step: Step, replay: Replay, name: str, night: int) -> None:

@@ -272,14 +272,14 @@ def _first_champion(workspace: Workspace, target: str) -> dict[str, Any]:
 
 
 def _set_up(workspace: Workspace, folder: Path, policy: Path | None) -> Workspace:
-    """Settings and sites, as they are now, but for the policy."""
+    """Settings and sites, as they are now, but for the policy; nothing of a replay is logged anywhere."""
     objects = open_objects(str(folder))
-    settings = workspace.objects.get(layout.SETTINGS).decode()
+    settings = re.sub(r"(?m)^mlflow_uri\s*=.*$", "", workspace.objects.get(layout.SETTINGS).decode())
     name = workspace.settings.policy.file
     if policy is not None:
         read_policy(policy)
-        objects.put(POLICY_FILE, policy.read_bytes())
-        settings = _with_policy(settings, POLICY_FILE)
+        objects.put(name or POLICY_FILE, policy.read_bytes())
+        settings = settings if name else _with_policy(settings)
     elif name is not None:
         objects.put(name, workspace.objects.get(name))
     objects.put(layout.SETTINGS, settings.encode())
@@ -288,13 +288,12 @@ def _set_up(workspace: Workspace, folder: Path, policy: Path | None) -> Workspac
     return open_workspace(str(folder))
 
 
-def _with_policy(settings: str, file: str) -> str:
-    """The text of `sitedrift.toml` with `policy.file` set."""
-    line = f'file = "{file}"'
-    kept = re.sub(r"(?m)^(\[policy\][^\[]*?)^file\s*=.*$", r"\1", settings)
-    if re.search(r"(?m)^\[policy\]", kept):
-        return re.sub(r"(?m)^\[policy\].*$", f"[policy]\n{line}", kept, count=1)
-    return f"{kept}\n[policy]\n{line}\n"
+def _with_policy(settings: str) -> str:
+    """The text of a `sitedrift.toml` that names no policy, with `policy.file` set."""
+    line = f'file = "{POLICY_FILE}"'
+    if re.search(r"(?m)^\[policy\]", settings):
+        return re.sub(r"(?m)^\[policy\].*$", f"[policy]\n{line}", settings, count=1)
+    return f"policy.{line}\n{settings}"
 
 
 def _bring_model(workspace: Workspace, replayed: Workspace, first: Mapping[str, Any]) -> None:

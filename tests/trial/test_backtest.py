@@ -102,10 +102,20 @@ def test_the_workspace_that_is_replayed_stays_as_it_was(past: Workspace, tmp_pat
     assert past.lake.versions() == before
 
 
-@pytest.mark.parametrize("present", ["", "[policy]\nmin_labels = 50\n", '[policy]\nfile = "own.toml"\n'])
+@pytest.mark.parametrize(
+    "present",
+    [
+        "",
+        "[policy]\nmin_labels = 50\n",
+        '[policy]\nfile = "own.toml"\n',
+        '[policy]\napprove = ["fine_tune"]\nfile = "own.toml"\n',
+        'policy.approve = ["fine_tune"]\n',
+    ],
+)
 def test_the_policy_to_try_takes_the_place_of_the_one_in_force(past: Workspace, tmp_path: Path, present: str) -> None:
     file = Path(past.uri) / layout.SETTINGS
-    file.write_text(file.read_text(encoding="utf-8").replace("[policy]\n", present), encoding="utf-8")
+    text = file.read_text(encoding="utf-8").replace("[policy]\n", "" if present.startswith("policy.") else present)
+    file.write_text(f"{present}\n{text}" if present.startswith("policy.") else text, encoding="utf-8")
     (Path(past.uri) / "own.toml").write_text(CATCH_ALL, encoding="utf-8")
     tried = tmp_path / "tried.toml"
     tried.write_text(CATCH_ALL.replace("nothing is tried", "another sentence"), encoding="utf-8")
@@ -113,6 +123,15 @@ def test_the_policy_to_try_takes_the_place_of_the_one_in_force(past: Workspace, 
     replayed = open_workspace(begun(here, tmp_path, policy=tried).uri)
     assert [rule.because for rule in policy_of(replayed).rules] == ["another sentence"]
     assert replayed.settings.policy.min_labels == here.settings.policy.min_labels
+
+
+def test_a_replay_is_logged_nowhere(past: Workspace, tmp_path: Path) -> None:
+    file = Path(past.uri) / layout.SETTINGS
+    line = 'mlflow_uri = "http://nowhere:5000"\n'
+    file.write_text(line + file.read_text(encoding="utf-8"), encoding="utf-8")
+    here = open_workspace(past.uri)
+    assert here.settings.mlflow_uri is not None
+    assert open_workspace(begun(here, tmp_path).uri).settings.mlflow_uri is None
 
 
 def test_the_risk_is_that_of_what_was_served_when_a_patient_came(past: Workspace, tmp_path: Path) -> None:
