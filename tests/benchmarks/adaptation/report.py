@@ -2,6 +2,7 @@
 
 Regret of a shift is the mean error of the platform's choice less that of the best fixed strategy, which is found in
 hindsight, by its mean error on the same hospitals. Intervals resample seeds, and look for the best strategy anew.
+Means over shifts are of the seeds that have every shift.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -76,9 +77,11 @@ def over_seeds(seeds: Sequence[int], statistic: Callable[[Sequence[int]], float]
 
 def _regret_lines(rows: Sequence[Row], budget: int) -> list[Line]:
     errors = values_of(rows, budget)
-    seeds = sorted({seed for by_seed in errors.values() for seed in by_seed})
-    if not seeds:
+    if not errors:
         return []
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in errors.values())))
+    if not seeds:
+        return [_shift_line(rows, errors, shift, budget) for shift in errors]
     arms = sorted({arm for by_seed in errors.values() for each in by_seed.values() for arm in each} - {POLICY})
     where = f"{budget} labels" if budget else "no labels"
     beside = {f"{arm}, every time": _mean(regret_of(errors, seeds, arm)) for arm in arms}
