@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from platform_core.learn.registry import find
 from platform_core.policy.decide import Decision
 from platform_core.shift.resampled import mean_of
 from platform_core.shift.risk import Estimate
 from platform_core.trial.case import Case, finding_of, serve, settle
+from platform_core.trial.gate import unseen_by
 from platform_core.trial.outlook import Outlook, outlook
 from platform_core.trial.paired import Pairs, pair
 from platform_core.trial.rollout import limit_of
@@ -20,7 +22,7 @@ MOST_LOGITS = 2.0
 
 Proposed together with the decision table, not measured: e^2 is a change of the odds by a factor of 7.4."""
 MIN_PATIENTS = 20
-"""Labelled patients of the period below which scores are believed rather than labels."""
+"""Labelled patients of the period below which labels are not asked at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +44,8 @@ class Recalibration:
 
     @property
     def has_labels(self) -> bool:
-        """Labels of the site confirm it beyond chance."""
-        return self.log_loss_gain is not None and self.log_loss_gain.low > 0
+        """Labels of the site confirm it beyond chance, by log-loss, and nothing that they tell is worse."""
+        return self.passed and self.log_loss_gain is not None and self.log_loss_gain.low > 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able, as decisions record it."""
@@ -56,7 +58,8 @@ def recalibrate(case: Case, decision: Decision) -> None:
     assumed = before.calibration.prevalence
     prevalence = capped(assumed, assumed + float(finding_of(case)["size"]))
     moved = replace(before, calibration=before.calibration.moved_to(prevalence))
-    pairs = pair(case.workspace, before, moved, keys=case.keys)
+    unseen = unseen_by(case.workspace, [find(case.workspace, before.model)])
+    pairs = pair(case.workspace, before, moved, keys=case.keys, unseen=unseen)
     judged = weigh_recalibration(pairs, outlook(case, before), outlook(case, moved))
     wanted = replace(moved, until=limit_of(case.workspace, before, case.at, has_labels=judged.has_labels))
     facts = {"recalibration": judged.to_json()}
@@ -68,25 +71,23 @@ def recalibrate(case: Case, decision: Decision) -> None:
 
 
 def weigh_recalibration(pairs: Pairs, before: Outlook | None, after: Outlook | None) -> Recalibration:
-    """Judge a new prior: by labels where there are enough, else by the fit of the scores and the expected risk.
+    """Judge a new prior: by labels if they show a gain beyond chance, else by the scores' fit and the expected risk.
+
+    Labels that show no gain leave the word to the scores, but still refuse what they show to be worse.
 
     Args:
         pairs: Labelled held-out patients of the period under either prior; may be empty.
         before: The period's scores under the present prior.
         after: The same scores under the new one.
     """
-    if pairs.n_patients >= MIN_PATIENTS:
-        return replace(_by_labels(pairs), before=before, after=after)
-    if before is None or after is None:
-        because = "neither labels nor scores are enough to say what it does"
-        return Recalibration(passed=False, because=because, before=before, after=after)
-    reason = None
-    if not after.fits:
-        reason = f"no mixture of the reference's classes fits the scores (p {after.p_fit:.3f})"
-    elif before.risk is not None and after.risk is not None and after.risk.value > before.risk.value:
-        reason = f"the expected log-loss rises from {before.risk.value:.3f} to {after.risk.value:.3f} nats per scan"
-    told = reason or f"a mixture of the reference's classes fits the scores (p {after.p_fit:.2f}), without labels"
-    return Recalibration(passed=reason is None, because=told, before=before, after=after)
+    by_scores = _by_scores(before, after)
+    if pairs.n_patients < MIN_PATIENTS:
+        return by_scores
+    by_labels = replace(_by_labels(pairs), before=before, after=after)
+    if by_labels.has_labels or not by_labels.passed:
+        return by_labels
+    told = f"{by_labels.because}, which is no gain beyond chance; {by_scores.because}"
+    return replace(by_labels, passed=by_scores.passed, because=told)
 
 
 def capped(assumed: float, estimated: float) -> float:
@@ -112,10 +113,23 @@ def benefit_gain(pairs: Pairs) -> Estimate:
     return pairs.interval(mean_of(benefits[1] - benefits[0]))
 
 
+def _by_scores(before: Outlook | None, after: Outlook | None) -> Recalibration:
+    if before is None or after is None:
+        because = "neither labels nor scores are enough to say what it does"
+        return Recalibration(passed=False, because=because, before=before, after=after)
+    reason = None
+    if not after.fits:
+        reason = f"no mixture of the reference's classes fits the scores (p {after.p_fit:.3f})"
+    elif before.risk is not None and after.risk is not None and not after.risk.value <= before.risk.value:
+        reason = f"the expected log-loss rises from {before.risk.value:.3f} to {after.risk.value:.3f} nats per scan"
+    told = reason or f"a mixture of the reference's classes fits the scores (p {after.p_fit:.2f}), without labels"
+    return Recalibration(passed=reason is None, because=told, before=before, after=after)
+
+
 def _by_labels(pairs: Pairs) -> Recalibration:
     found = {"log-loss": pairs.gain(), "Brier score": pairs.brier_gain(), "net benefit": benefit_gain(pairs)}
     has_both = bool(pairs.fewest_of_a_class)
-    worse = [f"{name} gets worse by {spelt(_turned(gain))}" for name, gain in found.items() if gain.high < 0]
+    worse = [f"{name} gets worse by {spelt(_turned(gain))}" for name, gain in found.items() if not _may_hold(gain)]
     told = f"labels of {pairs.n_patients} patients: log-loss falls by {spelt(found['log-loss'])} nats per scan"
     return Recalibration(
         passed=not worse,
@@ -126,6 +140,11 @@ def _by_labels(pairs: Pairs) -> Recalibration:
         specificity_gain=pairs.rate_gain(0) if has_both else None,
         benefit_gain=found["net benefit"],
     )
+
+
+def _may_hold(gain: Estimate) -> bool:
+    """Whether it is known and not worse beyond chance."""
+    return bool(np.isfinite(gain.value)) and gain.high >= 0
 
 
 def _turned(gain: Estimate) -> Estimate:

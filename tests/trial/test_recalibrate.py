@@ -1,15 +1,24 @@
 """A new prior passes by labels or, without them, by the fit of the scores and the expected risk; no rank moves."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from platform_core import layout
+from platform_core.manifest.schemas import FINDING
 from platform_core.manifest.serving import Calibration
+from platform_core.manifest.workspace import Workspace
+from platform_core.policy.decide import Decision
+from platform_core.policy.record import decisions
 from platform_core.shift.risk import Estimate, Reals
+from platform_core.storage.tables import rows_of
+from platform_core.trial.case import Case
 from platform_core.trial.outlook import Outlook, look
 from platform_core.trial.paired import Pairs
-from platform_core.trial.recalibrate import benefit_gain, capped, weigh_recalibration
+from platform_core.trial.recalibrate import benefit_gain, capped, recalibrate, weigh_recalibration
+from tests.trial.conftest import AT
 
 EVEN = Calibration(logit_offset=0.0, prevalence=0.5, threshold=0.5)
 
@@ -98,6 +107,53 @@ def test_without_labels_and_scores_nothing_passes() -> None:
     judged = weigh_recalibration(NOTHING, None, None)
     assert not judged.passed
     assert "neither labels nor scores" in judged.because
+
+
+def test_labels_that_cannot_tell_leave_the_word_to_the_scores() -> None:
+    """Thirty patients at even odds: neither a gain nor a loss of a prior of 0.45 shows."""
+    few = pairs_at(0.5, 0.45, n=30)
+    gain = few.gain()
+    assert gain.low <= 0 <= gain.high
+    assert weigh_recalibration(few, *looks(0.2, 0.45)).passed
+    for looked, told in (((0.8, 0.45, 0.0), "expected log-loss rises"), ((0.2, 0.45, 0.4), "no mixture")):
+        judged = weigh_recalibration(few, *looks(*looked))
+        assert not judged.passed
+        assert not judged.has_labels
+        assert "no gain beyond chance" in judged.because
+        assert told in judged.because
+    assert not weigh_recalibration(few, None, None).passed
+
+
+def test_a_gain_that_is_not_a_number_refuses() -> None:
+    pairs = pairs_at(0.1, 0.1)
+    broken = replace(pairs, after=np.where(np.arange(300) == 0, np.nan, pairs.after))
+    assert not weigh_recalibration(broken, *looks(0.2, 0.2)).passed
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_scans_whose_patient_is_not_known_confirm_no_prior(
+    served: Workspace, plant_scores: Callable[..., list[str]], *, is_known: bool
+) -> None:
+    keys = plant_scores("south", 150, {"lesion@1": 2.0}, n_positive=20, patient_known=is_known)
+    days = {"period_start": AT.date(), "period_end": AT.date()}
+    finding = {"site": "south", "finding_key": "f", "stratum": "CT", "target": "lesion", "model": "lesion@1"}
+    row = finding | days | {"kind": "label", "explained_by": "scores", "size": -0.35, "run": "run"}
+    served.lake.append(layout.FINDING, rows_of(FINDING, [row]), transaction="f")
+    case = Case(
+        uri=served.uri,
+        site="south",
+        target="lesion",
+        finding_key="f",
+        headline="",
+        keys=tuple(keys),
+        run="run",
+        at=AT,
+    )
+    recalibrate(case, Decision(action="recalibrate", because="the share of positives moved", rule="prior"))
+    (told,) = decisions(served).to_pylist()
+    assert told["status"] == ("done" if is_known else "refused")
+    assert (case.serving.calibration.prevalence < 0.5) == is_known
+    assert is_known or "neither labels nor scores" in told["because"]
 
 
 def test_a_few_labels_do_not_outvote_the_scores() -> None:
