@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_core import layout
+from platform_core.learn import registry
 from platform_core.manifest.schemas import DECISION
 from platform_core.manifest.serving import Serving, change_serving, current_serving, serving_history, serving_since
 from platform_core.manifest.workspace import Workspace
@@ -49,7 +50,8 @@ def renew_or_end(workspace: Workspace, site: str, target: str, *, run: str, at: 
     before = _without_limit(workspace, present)
     if before is None:
         return told
-    return _change(workspace, "restore", present, replace(before, epoch=present.epoch), run=run, at=at)
+    wanted = replace(_by_champion(workspace, present, before), epoch=present.epoch)
+    return _change(workspace, "restore", present, wanted, run=run, at=at)
 
 
 def _is_quiet(workspace: Workspace, serving: Serving) -> bool:
@@ -77,6 +79,18 @@ def _without_limit(workspace: Workspace, serving: Serving) -> Serving | None:
     """The latest serving before this one that has no limit: what was given for a time is not gone back to."""
     history = serving_history(workspace, serving.site, serving.target)
     return next((each for each in reversed(history) if each.until is None), None)
+
+
+def _by_champion(workspace: Workspace, present: Serving, before: Serving) -> Serving:
+    """What is put back, with the champion if that is what the site runs: it was promoted, and what ends is the rest."""
+    champion = registry.champion(workspace, present.target)
+    if champion is None or present.model != champion.name:
+        return before
+    return replace(
+        before,
+        model=champion.name,
+        calibration=champion.calibration.moved_to(before.calibration.prevalence),
+    )
 
 
 def _change(workspace: Workspace, verb: Verb, present: Serving, wanted: Serving, *, run: str, at: datetime) -> str:

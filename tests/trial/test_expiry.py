@@ -15,7 +15,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
 from platform_core.storage.tables import rows_of
 from platform_core.trial.expiry import renew_or_end, until
-from platform_core.trial.rollout import restore_serving, with_model
+from platform_core.trial.rollout import promote_by_hand, restore_serving, with_model
 from tests.trial.conftest import AT
 
 OVER = AT + timedelta(days=90)
@@ -164,3 +164,11 @@ def test_rows_from_before_the_column_have_no_limit(served: Workspace, monkeypatc
 
 def _of_south(rows: pa.Table) -> pa.Table:
     return pa.Table.from_pylist([row for row in rows.to_pylist() if row["site"] == "south"])
+
+
+def test_what_ends_under_a_new_champion_ends_without_its_predecessor_coming_back(served: Workspace) -> None:
+    give(served, "r2")
+    promote_by_hand(served, "lesion@2", run="p", at=AT + timedelta(days=10))
+    assert (now_at(served).model, now_at(served).until) == ("lesion@2", OVER)
+    assert renew_or_end(served, "south", "lesion", run="r9", at=OVER) is not None
+    assert (now_at(served).model, now_at(served).recipe, now_at(served).until) == ("lesion@2", "r1", None)
