@@ -545,15 +545,16 @@ def model_evaluate(model: str, workspace: Where = ".", as_json: AsJson = False) 
     _show([each.facts if as_json else each.told for each in found], as_json)
 
 
-Because = Annotated[str, typer.Option(help="Why; it is recorded with the decision.")]
+Because = Annotated[str, typer.Option(help="Why, without identifiers; it is recorded with the decision.")]
+By = Annotated[str | None, typer.Option(help="Who says so; default: the user of this machine.")]
 
 
 @model_app.command("promote")
-def model_promote(model: str, because: Because = "", workspace: Where = ".") -> None:
+def model_promote(model: str, because: Because = "", by: By = None, workspace: Where = ".") -> None:
     """Make a version champion by hand; the present champion becomes `former`."""
     from platform_core.trial.rollout import promote_by_hand
 
-    _change(workspace, promote_by_hand, model, because=because)
+    _change(workspace, promote_by_hand, model, because=because, by=by)
 
 
 @model_app.command("rollback")
@@ -561,15 +562,16 @@ def model_rollback(
     target: Annotated[str, typer.Argument(help="The target whose champion is taken back.")],
     site: Annotated[str | None, typer.Option(help="Only this hospital: its last recipe, calibration or model.")] = None,
     because: Because = "",
+    by: By = None,
     workspace: Where = ".",
 ) -> None:
     """Put the former champion back, on every site; with --site, that site's serving before the present one."""
     from platform_core.trial.rollout import restore_serving, roll_back
 
     if site is None:
-        _change(workspace, roll_back, target, because=because)
+        _change(workspace, roll_back, target, because=because, by=by)
     else:
-        _change(workspace, restore_serving, site, target, because=because)
+        _change(workspace, restore_serving, site, target, because=because, by=by)
 
 
 @app.command()
@@ -659,7 +661,6 @@ def decision_list(workspace: Where = ".", as_json: AsJson = False) -> None:
 
 
 Key = Annotated[str, typer.Argument(help="The decision's key, or enough of its beginning.")]
-By = Annotated[str | None, typer.Option(help="Who says so; default: the user of this machine.")]
 Note = Annotated[str | None, typer.Option(help="Why, in a few words without identifiers.")]
 
 
@@ -894,27 +895,34 @@ def _is_any_source_empty(workspace: "Workspace", names: list[str]) -> bool:
     return is_any_empty
 
 
-def _change(workspace: str, change: Callable[..., str], *names: str, because: str) -> None:
+def _change(workspace: str, change: Callable[..., str], *names: str, because: str, by: str | None) -> None:
     """Change what sites run, now and by hand, and say what it came to."""
-    from getpass import getuser
-
     from platform_core import clock
 
-    at = clock.now()
-    typer.echo(change(_open(workspace), *names, run=clock.new_run(at), at=at, because=because, by=getuser()))
+    at, by = clock.now(), by or _this_user()
+    typer.echo(change(_open(workspace), *names, run=clock.new_run(at), at=at, because=because, by=by))
 
 
 def _answer(workspace: str, key: str, by: str | None, note: str | None, *, is_approved: bool) -> None:
     """Write a person's answer to a decision that waits, and say what comes next."""
-    from getpass import getuser
-
     from platform_core import clock
     from platform_core.policy.approvals import answer_decision
 
-    at = clock.now()
-    by = by or getuser()
+    at, by = clock.now(), by or _this_user()
     here = _open(workspace)
     typer.echo(answer_decision(here, key, is_approved=is_approved, by=by, note=note, run=clock.new_run(at), at=at))
+
+
+def _this_user() -> str:
+    """The name of the user; in a container a user may have a number only."""
+    from getpass import getuser
+
+    from platform_core.errors import BadRequest
+
+    try:
+        return getuser()
+    except (KeyError, OSError, ImportError) as error:
+        raise BadRequest("this user has no name here; say who you are: --by NAME") from error
 
 
 def _set_up_prefect() -> None:

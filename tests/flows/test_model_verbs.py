@@ -1,12 +1,15 @@
 """`sitedrift model evaluate | promote | rollback`: what a person and a program read, and what is recorded."""
 
+import getpass
 import json
 from collections.abc import Callable
 from getpass import getuser
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from platform_core.errors import BadRequest
 from platform_core.learn.registry import champion
 from platform_core.manifest.serving import current_servings
 from platform_core.manifest.workspace import Workspace
@@ -51,3 +54,22 @@ def test_one_site_goes_back_alone(served: Workspace) -> None:  # noqa: F811
     models = {serving.site: serving.model for serving in current_servings(served, "lesion")}
     assert models == {"east": "lesion@2", "north": "lesion@2", "south": "lesion@1"}
     assert decisions(served, "south").to_pylist()[-1]["because"] == "no reason was given"
+
+
+def test_a_user_without_a_name_must_say_who_and_then_may(
+    served: Workspace,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container, where a user may have a number only."""
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    for words in (("promote", "lesion@2"), ("rollback", "lesion"), ("rollback", "lesion", "--site", "south")):
+        refused = call(served, *words)
+        assert isinstance(refused.exception, BadRequest)
+        assert "--by" in str(refused.exception)
+    assert decisions(served).num_rows == 0
+    assert "lesion@2 is the champion" in call(served, "promote", "lesion@2", "--by", "ada").stdout
+    assert decisions(served).column("approved_by").to_pylist() == ["ada"]
