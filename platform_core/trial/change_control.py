@@ -39,14 +39,28 @@ GATE_SETTINGS = (
     "shadow_scans",
 )
 RACE_SETTINGS = ("n_folds", "n_seeds", "min_labels", "cool_down_days", "gpu_hours_per_month")
+OVERLAP_SETTINGS = ("min_class_patients", "promotion_alpha", "dice_margin", "n_seeds", "shadow_days", "shadow_scans")
+"""Of the gate for a segmentation."""
 PRACTICE = (
     "Patients are drawn to train, validation or evaluation by a hash of their pseudonym, once and for ever; people who "
-    "share an image count as one. Only train patients move weights, validation patients set the calibration, and "
-    "evaluation patients are read by the gate alone."
+    "share an image count as one. Only train patients move weights and validation patients set a model's calibration. "
+    "Evaluation patients judge at the gate; they also tell the risk that calls for a training, a new recipe or a new "
+    "prior. So a challenger is in part judged by the patients who called for it, and the chance that one which is no "
+    "better passes is, given such a call, higher than its share of alpha."
 )
 CRITERIA = (
     "The site that asked must gain in log-loss beyond chance, at this challenger's share of alpha. No other site may "
-    "lose more than the margins; calibration may be no worse; a site that cannot tell stops it."
+    "lose more log-loss than non_inferiority_margin, and no site more Brier score than half of it. At no site may the "
+    "calibration error get worse beyond chance by more than calibration_margin. The source may not forget: its AUROC "
+    "may not fall by more than forgetting_margin. No subgroup (manufacturer) that has enough patients may lose more "
+    "log-loss than non_inferiority_margin beyond doubt. Where the race trained from several seeds, their standard "
+    "deviation must be below half of the gain. A site that cannot tell stops it."
+)
+OVERLAP_CRITERIA = (
+    "The site that asked must gain in Dice beyond chance, at this challenger's share of alpha. No other site, the "
+    "source among them, may lose more Dice than dice_margin. Where the race trained from several seeds, their standard "
+    "deviation must be below half of the gain. A site that cannot tell stops it. Probabilities, calibration and "
+    "subgroups are not judged."
 )
 
 
@@ -157,6 +171,7 @@ def _versions(workspace: Workspace) -> dict[str, int]:
 def _protocol(workspace: Workspace, ref: ModelRef, record: Record) -> Facts:
     policy, then = policy_of(workspace), _policy_at(record)
     rules = workspace.settings.policy.model_dump(mode="json")
+    is_by_overlap = workspace.target(ref.model).task == "segmentation"
     return {
         "data_management": {"practice": PRACTICE, "split": workspace.settings.split.model_dump(mode="json")},
         "re_training": {
@@ -166,8 +181,10 @@ def _protocol(workspace: Workspace, ref: ModelRef, record: Record) -> Facts:
             "race": [_candidate(row) for row in record.race] or NOT_RECORDED,
         },
         "performance_evaluation": {
-            "acceptance_criteria": CRITERIA,
-            "settings": {name: rules.get(name, NOT_RECORDED) for name in GATE_SETTINGS},
+            "acceptance_criteria": OVERLAP_CRITERIA if is_by_overlap else CRITERIA,
+            "settings": {
+                name: rules.get(name, NOT_RECORDED) for name in (OVERLAP_SETTINGS if is_by_overlap else GATE_SETTINGS)
+            },
         },
         "policy": {
             "at_decision": then or NOT_RECORDED,

@@ -74,6 +74,28 @@ def test_the_criteria_are_the_settings_and_the_policy_s_hash(workspace: Workspac
     assert [row["strategy"] for row in protocol["re_training"]["race"]] == ["none", "linear_probe", "full"]
 
 
+def test_the_criteria_are_those_of_the_gate_that_judges_the_task(workspace: Workspace, facts: dict[str, Any]) -> None:
+    told = facts["modification_protocol"]["performance_evaluation"]
+    for word in ("log-loss", "Brier", "calibration", "forget", "subgroup", "seeds"):
+        assert word in told["acceptance_criteria"], word
+    assert "dice_margin" not in told["settings"]
+    target = workspace.settings.target["lesion"].model_copy(update={"task": "segmentation"})
+    settings = workspace.settings.model_copy(update={"target": {"lesion": target}})
+    other = Workspace(workspace.uri)
+    vars(other)["settings"] = settings
+    marks = change_control(other, "lesion@2", at=AT)
+    told = marks["modification_protocol"]["performance_evaluation"]
+    assert "Dice" in told["acceptance_criteria"]
+    assert "log-loss" not in told["acceptance_criteria"]
+    assert told["settings"]["dice_margin"] == workspace.settings.policy.dice_margin
+    assert "forgetting_margin" not in told["settings"]
+
+
+def test_it_says_that_those_who_called_for_a_training_also_judge_it(facts: dict[str, Any]) -> None:
+    told = facts["modification_protocol"]["data_management"]["practice"]
+    assert "in part judged by the patients who called for it" in told
+
+
 def test_results_impact_and_approval_are_those_of_the_decision(facts: dict[str, Any]) -> None:
     assert facts["results"]["passed"] is True
     east, west = facts["results"]["sites"]
