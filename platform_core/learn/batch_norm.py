@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from platform_core.errors import NotAdaptable
+from platform_core.learn.device import change_in_place
 from platform_core.learn.networks import Classifier
 
 AT_ONCE = 64
@@ -48,13 +49,20 @@ def mix_statistics(network: Classifier, x: torch.Tensor, *, n_pseudo: int) -> No
         x: (n, 1, ...), float32.
         n_pseudo: N, what the statistics that are there count, in scans.
 
+    Raises:
+        TooLittleMemory: If not even two scans fit the device.
+
     Source:
         Schneider et al. 2020, arXiv:2006.16971, equation 3.
     """
+    change_in_place(network, lambda at_once: _mix(network, x, n_pseudo, at_once), AT_ONCE)
+
+
+def _mix(network: Classifier, x: torch.Tensor, n_pseudo: int, at_once: int) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).eval()
     share = len(x) / (n_pseudo + len(x))
-    seen = list(torch.split(x, AT_ONCE))
+    seen = list(torch.split(x, at_once))
     with torch.inference_mode():
         for name in network.block_names:
             block = network.blocks[name]

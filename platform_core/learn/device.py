@@ -1,12 +1,13 @@
 """The device that networks run on: which one, in which precision, and what its failures mean."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
 
 from platform_core.errors import DeviceLost, TooLittleMemory
 
@@ -55,6 +56,26 @@ def fewer(n_at_once: int) -> int:
     if n_at_once <= FEWEST_AT_ONCE:
         raise TooLittleMemory(n_at_once)
     return max(FEWEST_AT_ONCE, n_at_once // 2)
+
+
+def change_in_place(network: nn.Module, change: Callable[[int], None], n_at_once: int) -> None:
+    """Let `change(n_at_once)` change a network by as many scans at once as fit; what a try leaves half done is undone.
+
+    Raises:
+        TooLittleMemory: If not even two scans fit the device.
+    """
+    before = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    while True:
+        try:
+            change(n_at_once)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return
+        torch.cuda.empty_cache()
+        network.load_state_dict(before)
+        n_at_once = fewer(n_at_once)
 
 
 @contextmanager

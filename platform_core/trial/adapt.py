@@ -4,6 +4,7 @@ What is fitted and what is judged are different patients: statistics come from t
 evaluation part, nearness and labels are judged on those who are. The champion and every other site stay as they are.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from platform_core.errors import BadRequest, EmptySample, NotAdaptable
+from platform_core.errors import (
+    BadRequest,
+    EmptySample,
+    NotAdaptable,
+    PlatformError,
+    TooLittleMemory,
+    Unavailable,
+)
 from platform_core.learn import registry
 from platform_core.learn.adapt import register_adapted
 from platform_core.learn.adaptations import ADAPTATIONS
@@ -35,6 +43,8 @@ from platform_core.trial.rollout import with_model
 from platform_core.trial.transported import show_again
 from platform_core.trial.without_labels import Adapted, Scene, Told, Verdict, View, refused, tells, weigh
 
+log = logging.getLogger("sitedrift")
+
 ENOUGH_HELD_OUT = 100
 """Scans of the reference that moved no weight from which on they alone stand for it."""
 SEED = 0
@@ -45,31 +55,50 @@ Arrays = npt.NDArray[np.float32]
 def adapt_model(case: Case, decision: Decision) -> Adapted | None:
     """Try every adaptation in turn and register the first that passes.
 
+    Whatever fails, the site runs what it ran.
+
     Returns:
-        None if none passes, which settles the decision as refused; what was tried is in its evidence.
+        None if none passes or the adaptation fails, which settles the decision as refused; what was tried is in its
+        evidence.
+
+    Raises:
+        Unavailable: If the store fails: another try may succeed.
     """
-    before = case.serving
     try:
-        stage = _stage(case)
-        tried, network = try_in_turn(stage.network, stage.fitted, stage.reference_arrays, stage.judge)
-    except (BadRequest, EmptySample) as error:
-        settle(case, decision, status="refused", before=before, facts={"refused": str(error)})
-        return None
+        tried, model = _adapted(case)
+    except Unavailable:
+        raise
+    except PlatformError as error:
+        facts: dict[str, Any] = {"refused": str(error)}
+    except Exception as error:  # whatever a network raises, nobody's site may stop for it
+        log.exception("%s: the adaptation to %s failed", case.target, case.site)
+        facts = {"refused": f"the adaptation failed: {type(error).__name__}; the log of run {case.run} says where"}
+    else:
+        if model is not None:
+            return Adapted(model=model, tried=tried)
+        facts = _facts(tried)
+    settle(case, decision, status="refused", before=case.serving, facts=facts)
+    return None
+
+
+def _adapted(case: Case) -> tuple[tuple[Verdict, ...], str | None]:
+    """What was tried, and `model@version` of the last of them if it passed."""
+    stage = _stage(case)
+    tried, network = try_in_turn(stage.network, stage.fitted, stage.reference_arrays, stage.judge)
     if network is None:
-        settle(case, decision, status="refused", before=before, facts=_facts(tried))
-        return None
+        return tried, None
     made = register_adapted(
         case.workspace,
         stage.parent,
         stage.bundle,
         network,
         adaptation=tried[-1].adaptation,
-        recipe=before.recipe,
+        recipe=case.serving.recipe,
         scans=[*stage.fitted_scans, *stage.reference_scans],
         run=case.run,
         at=case.at,
     )
-    return Adapted(model=made.name, tried=tried)
+    return tried, made.name
 
 
 def settle_adapted(case: Case, decision: Decision, adapted: Adapted) -> None:
@@ -116,7 +145,7 @@ def try_in_turn(
     for one in sorted(adaptations or ADAPTATIONS.values(), key=lambda each: each.place):
         try:
             adapted = one.adapt(network, site_arrays, reference_arrays, seed=SEED)
-        except (EmptySample, NotAdaptable) as error:
+        except (EmptySample, NotAdaptable, TooLittleMemory) as error:
             tried.append(refused(one.name, str(error)))
             continue
         tried.append(judge(one.name, adapted))

@@ -1,11 +1,14 @@
 """BatchNorm statistics, against NumPy and against PyTorch's own; CORAL's map, against covariances."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from platform_core.errors import NotAdaptable
+from platform_core.errors import NotAdaptable, TooLittleMemory
+from platform_core.learn.adaptations import tent
 from platform_core.learn.adaptations.coral import align
 from platform_core.learn.batch_norm import batch_norms, mix_statistics, require_batch_norm
 from platform_core.learn.networks import Classifier, build_network
@@ -105,3 +108,41 @@ def test_coral_refuses_embeddings_that_are_all_alike() -> None:
         align(rows, np.ones((100, 3)))
     with pytest.raises(NotAdaptable, match="site have the same embedding"):
         align(np.ones((100, 3)), rows)
+
+
+MOST_THAT_FIT = 5
+
+
+def too_small(block: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """A device on which the second block fails when it is shown more scans, after the first has been changed."""
+    if len(inputs[0]) > MOST_THAT_FIT:
+        raise torch.OutOfMemoryError
+
+
+def test_a_device_with_too_little_memory_sees_fewer_scans_and_the_same_statistics() -> None:
+    network, x = build_network("resnet_tiny", 2, seed=3).eval(), torch.rand((70, 1, 16, 16))
+    small = deepcopy(network)
+    small.blocks[small.block_names[1]].register_forward_pre_hook(too_small)
+    mix_statistics(network, x, n_pseudo=32)
+    mix_statistics(small, x, n_pseudo=32)
+    for name, tensor in network.state_dict().items():
+        assert torch.allclose(tensor, small.state_dict()[name], atol=1e-5), name
+
+
+def test_a_device_that_fits_no_two_scans_is_told_of() -> None:
+    network = build_network("resnet_tiny", 2, seed=3).eval()
+    network.blocks[network.block_names[0]].register_forward_pre_hook(lambda *_: too_small(network, (torch.ones(9),)))
+    with pytest.raises(TooLittleMemory):
+        mix_statistics(network, torch.rand((70, 1, 16, 16)), n_pseudo=32)
+
+
+def test_sharpening_by_fewer_scans_at_once_makes_the_same_network() -> None:
+    network, x = build_network("resnet_tiny", 2, seed=3).eval(), torch.rand((70, 1, 16, 16))
+    with torch.no_grad():
+        network.head.weight.mul_(200)  # sure of most scans, so that they pull
+    small, before = deepcopy(network), deepcopy(network.state_dict())
+    tent._sharpen(network, x, 0, tent.BATCH)
+    tent._sharpen(small, x, 0, 7)
+    for name, tensor in network.state_dict().items():
+        assert torch.allclose(tensor, small.state_dict()[name], atol=1e-4), name
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

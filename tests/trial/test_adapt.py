@@ -5,11 +5,13 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from platform_core import layout
 from platform_core.errors import BadRequest
@@ -18,6 +20,7 @@ from platform_core.learn import registry
 from platform_core.learn.bundle import Bundle, read_bundle, write_bundle
 from platform_core.learn.calibrate import Platt
 from platform_core.learn.data import Framing
+from platform_core.learn.networks import Classifier
 from platform_core.learn.predict import predict_shard
 from platform_core.learn.registry import ModelRef
 from platform_core.lineage.seen import seen_by
@@ -194,6 +197,22 @@ def test_where_nothing_tells_the_prevalence_every_adaptation_is_refused_with_its
     assert "nothing tells whether the share of positives has moved" in tried[0]["because"], tried
     assert tried[0]["fit_after"] > 0.01
     assert [ref.name for ref in registry.models(workspace)] == [MODEL]
+    assert len(serving_history(workspace, "south", "lesion")) == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [(torch.OutOfMemoryError("CUDA out of memory"), "too little memory"), (ValueError("odd"), "ValueError")],
+    ids=["a device that is too small", "a network that breaks"],
+)
+def test_whatever_fails_is_a_refusal_with_its_reason(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, failure: Exception, told: str
+) -> None:
+    monkeypatch.setattr(Classifier, "embed", Mock(side_effect=failure))
+    assert adapt_model(case_of(workspace), DECISION) is None
+    (row,) = decisions(workspace, "south").to_pylist()
+    assert (row["action"], row["status"]) == ("adapt", "refused")
+    assert told in json.loads(row["evidence"])["refused"]
     assert len(serving_history(workspace, "south", "lesion")) == 1
 
 

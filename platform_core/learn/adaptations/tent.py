@@ -16,6 +16,7 @@ from torch.nn import functional
 from platform_core.errors import EmptySample, NotAdaptable
 from platform_core.learn.batch_norm import batch_norms, mix_statistics, require_batch_norm, statistics_of
 from platform_core.learn.contract import Adaptation
+from platform_core.learn.device import change_in_place
 from platform_core.learn.embedding import logits_and_embeddings
 from platform_core.learn.networks import Classifier
 
@@ -57,7 +58,8 @@ def adapt(
     adapted = deepcopy(network)
     mix_statistics(adapted, x, n_pseudo=N_PSEUDO)
     before, _ = logits_and_embeddings(adapted, x)
-    _sharpen(adapted, _sure(before, x), seed)
+    sure = _sure(before, x)
+    change_in_place(adapted, lambda at_once: _sharpen(adapted, sure, seed, at_once), BATCH)
     after, _ = logits_and_embeddings(adapted, x)
     _refuse_collapse(before, after)
     return adapted
@@ -71,7 +73,8 @@ def _sure(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return x[is_sure]
 
 
-def _sharpen(network: Classifier, x: torch.Tensor, seed: int) -> None:
+def _sharpen(network: Classifier, x: torch.Tensor, seed: int, at_once: int) -> None:
+    """As many scans on the device as are said; gradients are added up over a batch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).eval().requires_grad_(requires_grad=False)
     moving = [tensor.requires_grad_() for tensor in _scales_and_shifts(network)]
@@ -79,10 +82,12 @@ def _sharpen(network: Classifier, x: torch.Tensor, seed: int) -> None:
     stepper = torch.optim.Adam(moving, lr=LEARNING_RATE)
     for rows in _batches(len(x), seed):
         stepper.zero_grad()
-        entropy = _entropy(network(x[rows].to(device)).squeeze(1))
-        weight = torch.exp(SUREST - entropy.detach()) * (entropy.detach() < SUREST)
+        for part in torch.split(rows, at_once):
+            entropy = _entropy(network(x[part].to(device)).squeeze(1))
+            weight = torch.exp(SUREST - entropy.detach()) * (entropy.detach() < SUREST)
+            torch.autograd.backward((weight * entropy).sum() / len(rows))
         held = sum(((tensor - anchor) ** 2).sum() for tensor, anchor in zip(moving, anchors, strict=True))
-        torch.autograd.backward((weight * entropy).mean() + 0.5 * ANCHOR * held)
+        torch.autograd.backward(0.5 * ANCHOR * held)
         stepper.step()
     stepper.zero_grad()
     network.cpu().requires_grad_()
