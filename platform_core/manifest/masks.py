@@ -22,7 +22,7 @@ from platform_core.imaging.volume import Volume
 from platform_core.manifest.door import Door, open_door
 from platform_core.manifest.index import Row, day_of, read_numbered_rows
 from platform_core.manifest.label_file import MAX_TOLD, WHOSE, Matcher, StatedRow, as_class, fault_in, number_in
-from platform_core.manifest.labels import ADJUDICATOR, asked_table
+from platform_core.manifest.labels import ADJUDICATOR, asked_table, labels_in_force
 from platform_core.manifest.schemas import LABEL
 from platform_core.manifest.stages import series_rows, transaction
 from platform_core.manifest.workspace import Workspace
@@ -156,8 +156,12 @@ def import_masks(workspace: Workspace, site: str, target: str, file: Path, *, ru
 
 
 def masks_in_force(workspace: Workspace, target: str, site: str) -> dict[str, str]:
-    """The mask that counts for each series of a site, by series_key: the adjudicator's, else the latest."""
+    """The mask that counts for each series of a site, by series_key: the adjudicator's, else the latest.
+
+    Only of readings that say what the label in force says: without one, a series has no mask.
+    """
     with workspace.lake.connect([layout.LABEL]) as db:
+        db.register("label_in_force", labels_in_force(workspace, target))
         query = load(HERE, "masks_in_force")
         rows = query.run(db, site=site, target=target, adjudicator=ADJUDICATOR).to_pylist()
     return {row["series_key"]: row["mask_uri"] for row in rows}

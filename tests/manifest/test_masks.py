@@ -173,6 +173,22 @@ def test_the_adjudicators_mask_stands_above_a_later_one(give: Give, draw: Draw, 
     assert stored(scanned)[0].voxels.any()
 
 
+def test_a_later_mask_that_contradicts_the_label_in_force_is_not_in_force(
+    give: Give, draw: Draw, scanned: Workspace
+) -> None:
+    file = draw("a.nii.gz")
+    give(f"series_uid,mask_file,reader\n1.2.0,{file},x\n1.2.0,{file},y\n")
+    give(f"series_uid,mask_file,reader\n1.2.0,{draw('b.nii.gz', value=0)},z\n", run="r2")
+    assert list(read_labels(scanned, "lesion", "north").values()) == [1]
+    (mask,) = stored(scanned)
+    assert mask.voxels.any()
+
+
+def test_readers_who_contradict_one_another_evenly_leave_no_mask(give: Give, draw: Draw, scanned: Workspace) -> None:
+    give(f"series_uid,mask_file,reader\n1.2.0,{draw('a.nii.gz')},x\n1.2.0,{draw('b.nii.gz', value=0)},y\n")
+    assert stored(scanned) == []
+
+
 def test_missing_files_and_columns_are_named(give: Give, scanned: Workspace) -> None:
     with pytest.raises(SchemaMismatch, match="mask_file"):
         give("series_uid,value\n1.2.0,lesion\n")
