@@ -20,6 +20,7 @@ from platform_core.manifest.serving import Serving, current_serving
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
+from platform_core.shift.adapted import trained_version
 from platform_core.shift.risk import Reals
 from platform_core.shift.samples import Sample, period_samples
 from platform_core.shift.scores import score_rows
@@ -264,7 +265,8 @@ def _labelled_reference(workspace: Workspace, serving: Serving) -> Reals:
     """Embeddings of the source's labelled scans under the same model, (scans, dimensions)."""
     source = workspace.target(serving.target).source_site
     there = current_serving(workspace, source, serving.target) or serving
-    scans = score_rows(workspace, source, serving.target, serving.model, there.recipe)
+    trained = trained_version(workspace, serving.model)
+    scans = score_rows(workspace, source, serving.target, trained, there.recipe)
     return scans.embedding[scans.is_labelled]
 
 

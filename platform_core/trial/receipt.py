@@ -11,6 +11,7 @@ from platform_core.learn.registry import find
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.stages import series_rows
 from platform_core.manifest.workspace import Workspace
+from platform_core.shift.adapted import trained_version
 from platform_core.shift.reweighted import weighted_ks
 from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.samples import reference_samples
@@ -125,7 +126,7 @@ def _reference_keys(
 ) -> tuple[str, ...]:
     """The first scan of every patient of the reference in the stratum of the scans; strata are never mixed."""
     settings = workspace.target(target)
-    made_at = find(workspace, serving.model).created_at
+    made_at = find(workspace, trained_version(workspace, serving.model)).created_at
     samples = reference_samples(
         workspace, settings.source_site, settings.modality, observed_before=None, ingested_by=made_at
     )

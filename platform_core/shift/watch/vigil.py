@@ -27,6 +27,7 @@ from platform_core.errors import EmptySample
 from platform_core.manifest.serving import current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.settings import ShiftSettings
+from platform_core.shift.adapted import trained_version
 from platform_core.shift.samples import AcceptedDays, Sample, accepted_days, modalities_of, period_samples, sample_of
 from platform_core.shift.scores import label_and_score_rows
 from platform_core.shift.watch.alarms import advance, catch_up, open_watch
@@ -267,7 +268,8 @@ def _bets_on_prevalence(workspace: Workspace, target: str, model: str) -> dict[s
     serving = current_serving(workspace, source, target)
     if serving is None:
         return {}
-    known = label_and_score_rows(workspace, source, target, model, serving.recipe, part="evaluation")
+    trained = trained_version(workspace, model)
+    known = label_and_score_rows(workspace, source, target, trained, serving.recipe, part="evaluation")
     try:
         return {"score": prevalence_bets(known.score, known.y)}
     except EmptySample:
