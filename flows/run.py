@@ -1,6 +1,6 @@
 """The nightly run: ingest .. decide, for each site; the source site of a target goes first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
@@ -28,9 +28,11 @@ def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until =
 
     No site is answered before all have been looked at: sites that alarm together have something else in common.
     """
-    stopped = _each(look_at_site, uri, sites, run, at, until)
+    targets = list(open_workspace(uri).settings.target)
+    stopped = _each(look_at_site, uri, run, dict.fromkeys(sites, (at, until)))
     if until == "decide":
-        stopped |= _each(answer_site, uri, [name for name in sites if name not in stopped], run, at)
+        left = {name: _left(targets, stopped.get(name)) for name in sites}
+        stopped = _each(answer_site, uri, run, {name: (at, of) for name, of in left.items() if of}) | stopped
         settle_shadows(uri, run, at)
     site.tend_tables(uri)
     artifacts.publish_ledger(uri, run)
@@ -38,10 +40,25 @@ def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until =
     return stopped
 
 
-def _each(of_site: Flow[..., Any], uri: str, sites: list[str], run: str, *rest: Any) -> dict[str, Exception]:
-    """Run a flow of every site; returns what stopped it where."""
+class TargetsStopped(PlatformError):
+    """Some targets of a site were stopped, the others went on; says what stopped which."""
+
+    def __init__(self, errors: Mapping[str, PlatformError]) -> None:
+        self.targets = tuple(errors)
+        super().__init__("; ".join(f"{target}: {error}" for target, error in errors.items()))
+
+
+def _left(targets: Sequence[str], stopped: Exception | None) -> list[str]:
+    """Targets that may be answered: none where the site itself was stopped."""
+    if stopped is None:
+        return list(targets)
+    return [one for one in targets if isinstance(stopped, TargetsStopped) and one not in stopped.targets]
+
+
+def _each(of_site: Flow[..., Any], uri: str, run: str, asked: Mapping[str, tuple[Any, ...]]) -> dict[str, Exception]:
+    """Run a flow of every site that is asked for, with what is asked; returns what stopped it where."""
     stopped: dict[str, Exception] = {}
-    for name in sites:
+    for name, rest in asked.items():
         with tags(f"site:{name}", f"run:{run}"):
             state: Any = of_site(uri, name, run, *rest, return_state=True)
         if not state.is_completed():
@@ -56,26 +73,26 @@ def look_at_site(uri: str, name: str, run: str, at: datetime, until: Until) -> N
     stages.take_in(uri, name, run, at)
     stages.examine(uri, name, run)
     if until == "decide":
-        _follow_targets(look, uri, name, run, at)
+        _follow_targets(look, list(open_workspace(uri).settings.target), uri, name, run, at)
 
 
 @flow(name="sitedrift-answer", flow_run_name="{name} {run}: answer", task_runner=RUNNER)  # type: ignore[arg-type]
-def answer_site(uri: str, name: str, run: str, at: datetime) -> None:
-    """Measure, decide and act for one site."""
-    _follow_targets(answer, uri, name, run, at)
+def answer_site(uri: str, name: str, run: str, at: datetime, targets: list[str]) -> None:
+    """Measure, decide and act for one site and some of its targets."""
+    _follow_targets(answer, targets, uri, name, run, at)
 
 
-def _follow_targets(step: Step, uri: str, name: str, run: str, at: datetime) -> None:
+def _follow_targets(step: Step, targets: Sequence[str], uri: str, name: str, run: str, at: datetime) -> None:
     """Take a step for every target; what stops one does not stop the next, and is raised at the end."""
-    stopped: list[PlatformError] = []
-    for target in open_workspace(uri).settings.target:
+    stopped: dict[str, PlatformError] = {}
+    for target in targets:
         try:
             step(uri, name, target, run, at)
         except PlatformError as error:
             log.info("%s: %s stopped: %s", name, target, error)
-            stopped.append(error)
+            stopped[target] = error
     if stopped:
-        raise stopped[0]
+        raise TargetsStopped(stopped)
 
 
 def look(uri: str, name: str, target: str, run: str, at: datetime) -> None:

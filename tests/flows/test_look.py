@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from flows import run
+from platform_core.errors import EmptySample
 from platform_core.manifest.serving import Calibration, Serving
 
 AT = datetime(2026, 3, 2, 6, tzinfo=UTC)
@@ -27,3 +28,22 @@ def test_every_sound_scan_is_brought_to_the_recipe_in_force(monkeypatch: pytest.
         monkeypatch.setattr(run.stages, name, lambda *_: None)
     run.look("/nowhere", "south", "lesion", "r", AT)
     assert asked == [("new", ["old", "new"])]
+
+
+def test_a_target_that_is_stopped_keeps_no_other_target_of_its_site_from_an_answer() -> None:
+    seen: list[str] = []
+
+    def step(_uri: str, _name: str, target: str, *_: Any) -> None:
+        seen.append(target)
+        if target == "lesion":
+            raise EmptySample("scans", 10, 3)
+
+    with pytest.raises(run.TargetsStopped, match=r"lesion: .*scans") as stopped:
+        run._follow_targets(step, ["lesion", "nodule"], "/nowhere", "south", "r", AT)
+    assert seen == ["lesion", "nodule"]
+    assert run._left(seen, stopped.value) == ["nodule"]
+
+
+def test_a_site_that_could_not_be_read_is_not_answered_at_all() -> None:
+    assert run._left(["lesion", "nodule"], EmptySample("scans", 10, 3)) == []
+    assert run._left(["lesion", "nodule"], None) == ["lesion", "nodule"]
