@@ -50,7 +50,7 @@ def waiting_decisions(workspace: Workspace) -> list[Waiting]:
 def answer_decision(
     workspace: Workspace, key: str, *, is_approved: bool, by: str, note: str | None, run: str, at: datetime
 ) -> str:
-    """Approve or reject a decision that waits; the next run of the site acts on it.
+    """Approve or reject a decision that waits, or reject one whose challenger is in the shadow; the next run acts.
 
     Args:
         workspace: Where it waits.
@@ -69,14 +69,16 @@ def answer_decision(
         BadRequest: If the name or the note could identify a patient.
     """
     refuse_identifying(by, note)
-    known = {one.decision_key: one for one in waiting_decisions(workspace)}
-    found = [one for name, one in known.items() if key and name.startswith(key)]
+    rows = {str(row["decision_key"]): row for row in decisions(workspace).to_pylist()}
+    known = {one.decision_key for one in waiting_decisions(workspace)}
+    if not is_approved:
+        known |= {name for name, row in rows.items() if row["status"] == "shadow"}
+    found = [name for name in known if key and name.startswith(key)]
     if len(found) != 1:
         raise UnknownName("decision that waits for a person", key, known)
-    one = found[0]
-    row = next(row for row in decisions(workspace, one.site).to_pylist() if row["decision_key"] == one.decision_key)
+    row = rows[found[0]]
     _write_answer(workspace, row, "approved" if is_approved else "rejected", by=by, note=note, run=run, at=at)
-    return _what_next(one, is_approved=is_approved)
+    return _what_next(row, is_approved=is_approved)
 
 
 def drop_unanswered(workspace: Workspace, finding: Mapping[str, Any], *, run: str, at: datetime) -> None:
@@ -136,9 +138,11 @@ def _write_answer(
     workspace.lake.append(layout.DECISION, table, transaction=f"decision/{row['decision_key']}/{status}")
 
 
-def _what_next(one: Waiting, *, is_approved: bool) -> str:
-    if one.action == "hold":
+def _what_next(row: Mapping[str, Any], *, is_approved: bool) -> str:
+    if row["action"] == "hold":
         then = "what held it is passed over until the episode closes" if is_approved else "it stays held"
+    elif row["status"] == "shadow":
+        then = "the next run refuses the challenger in the shadow"
     else:
         then = "the next run carries it out if the finding still asks for it" if is_approved else "it is dropped"
-    return f"{one.site}, {one.target}: {one.action} {'approved' if is_approved else 'rejected'}; {then}"
+    return f"{row['site']}, {row['target']}: {row['action']} {'approved' if is_approved else 'rejected'}; {then}"

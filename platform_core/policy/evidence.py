@@ -153,4 +153,4 @@ def _days_since_fine_tune(workspace: Workspace, site: str, target: str, at: date
 def _was_tried(row: Mapping[str, Any]) -> bool:
     """Whether candidates were trained; what was given up before a race ended has learned from nobody."""
     evidence = json.loads(row["evidence"] or "{}")
-    return row["status"] in CARRIED_OUT and ("race" in evidence or "refused" not in evidence)
+    return "race" in evidence or (row["status"] in CARRIED_OUT and "refused" not in evidence)

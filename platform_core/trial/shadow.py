@@ -20,6 +20,7 @@ from platform_core.manifest.schemas import DECISION
 from platform_core.manifest.serving import Serving, current_servings
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions
+from platform_core.shift.adapted import trained_version
 from platform_core.shift.labels.prevalence import P_FIT, estimate_prevalence
 from platform_core.shift.scores import score_rows
 from platform_core.trial.gate import unseen_by
@@ -28,6 +29,9 @@ from platform_core.trial.rollout import finish_rollouts, record_status, rollout_
 from platform_core.trial.weigh import SiteVerdict, as_json, judge_site
 
 Row = dict[str, Any]
+LONGEST = 4
+"""Times its days after which a shadow ends as refused if too few scans came: meanwhile nothing else is trained for the
+target. Proposed."""
 MIN_PATIENTS = 50
 """Patients whose scores say whether they still fit. Proposed: with fewer, most bins hold fewer than five."""
 
@@ -74,18 +78,19 @@ def shadow_facts(workspace: Workspace, challenger: ModelRef, champion: ModelRef,
 
 
 def settle_shadow(workspace: Workspace, target: str, *, run: str, at: datetime) -> str | None:
-    """End a shadow period that is over: promote the challenger everywhere or refuse it; one sentence.
+    """End a shadow period that is over: promote the challenger everywhere or refuse it; one sentence either way.
 
-    Over: its days have passed, and it has predicted the scans that it takes, at all sites together. Labels that came
+    Over: its days have passed, and it has predicted the scans that it takes, at all sites together; or `LONGEST` times
+    its days have passed, which refuses it, or a person has rejected it. Labels that came
     since are judged for harm by the margins of the gate; without enough of them, scores must still fit the classes of
     the reference where the champion's do. The gain was shown before.
 
     Returns:
-        None if there is no shadow, or its period goes on.
+        None if there is no shadow; how far it is while its period goes on.
     """
     begun = next(iter(_begun(workspace, target)), None)
     if begun is None:
-        return None
+        return _refuse_rejected(workspace, target, run=run, at=at)
     evidence = json.loads(begun["evidence"])
     asked, since = evidence["rollout"], datetime.fromisoformat(evidence["shadow"]["since"])
     challenger, champion = registry.find(workspace, asked["champion"]), registry.champion(workspace, target)
@@ -93,11 +98,16 @@ def settle_shadow(workspace: Workspace, target: str, *, run: str, at: datetime) 
         return _refuse(workspace, begun, challenger, "another version became champion meanwhile", {}, run=run, at=at)
     if champion.name == challenger.name:
         return _promote(workspace, begun, {}, run=run, at=at)
-    if at < datetime.fromisoformat(evidence["shadow"]["until"]):
-        return None
+    until, n_needed = datetime.fromisoformat(evidence["shadow"]["until"]), evidence["shadow"]["n_scans"]
+    n_seen = _n_seen(workspace, challenger, since)
+    told = f"{n_seen} of {n_needed} scans"
+    if n_seen < n_needed and at >= since + LONGEST * (until - since):
+        because = f"it has seen {told} in {(at - since).days} days"
+        return _refuse(workspace, begun, challenger, because, {}, run=run, at=at)
+    if at < until or n_seen < n_needed:
+        out = f"`sitedrift decision reject {begun['decision_key']}` ends it"
+        return f"{challenger.name} is in the shadow, with {told}, until {until.date()} at least; {out}"
     sites = watch_shadow(workspace, challenger, champion, since=since)
-    if sum(one.n_scans for one in sites) < evidence["shadow"]["n_scans"]:
-        return None
     facts = {"seen": [as_json(one) for one in sites]}
     reasons = [one.because for one in sites if one.because]
     if reasons:
@@ -159,6 +169,15 @@ def _came_since(workspace: Workspace, site: str, since: datetime) -> list[str]:
     return sorted(set(workspace.lake.read(layout.SERIES, where, ["series_key"]).column("series_key").to_pylist()))
 
 
+def _n_seen(workspace: Workspace, challenger: ModelRef, since: datetime) -> int:
+    """Scans after a moment that both have predicted, at all sites together."""
+    seen = 0
+    for serving in current_servings(workspace, challenger.model):
+        came = set(_came_since(workspace, serving.site, since)) & _predicted(workspace, serving)
+        seen += len(came & _predicted(workspace, with_model(serving, challenger)))
+    return seen
+
+
 def _predicted(workspace: Workspace, serving: Serving) -> set[str]:
     where = (pc.field("site") == serving.site) & (pc.field("model") == serving.model)
     where &= pc.field("recipe") == serving.recipe
@@ -178,7 +197,8 @@ def _fit(workspace: Workspace, serving: Serving, keys: list[str]) -> float | Non
     if len(first) < MIN_PATIENTS or serving.site == source:
         return None
     recipe = source_recipe(workspace, serving.target)
-    known = score_rows(workspace, source, serving.target, serving.model, recipe, part="evaluation")
+    trained = trained_version(workspace, serving.model)  # an adapted version has seen no scan of the source
+    known = score_rows(workspace, source, serving.target, trained, recipe, part="evaluation")
     known = known.where(known.is_labelled)
     try:
         found = estimate_prevalence(
@@ -196,6 +216,20 @@ def _refuse(
     sentence = f"{challenger.name} is refused after its shadow period: {because}"
     _end(workspace, begun, "refused", facts, sentence, run=run, at=at)
     return sentence
+
+
+def _refuse_rejected(workspace: Workspace, target: str, *, run: str, at: datetime) -> str | None:
+    """Let go of a challenger whose shadow period a person has ended."""
+    rejected = [
+        row for row in decisions(workspace).to_pylist() if (row["target"], row["status"]) == (target, "rejected")
+    ]
+    asked = [json.loads(row["evidence"] or "{}").get("rollout") for row in rejected]
+    challengers = [registry.find(workspace, one["champion"]) for one in asked if one]
+    challenger = next((one for one in challengers if one.alias == "shadow"), None)
+    if challenger is None:
+        return None
+    registry.alias(workspace, challenger, "refused", run=run, at=at)
+    return f"{challenger.name} is refused: a person has ended its shadow period"
 
 
 def _promote(workspace: Workspace, begun: Row, facts: Row, *, run: str, at: datetime) -> str:

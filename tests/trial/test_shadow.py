@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import pytest
 
 from platform_core import layout
+from platform_core.errors import UnknownName
 from platform_core.learn import registry
-from platform_core.manifest.serving import current_servings
+from platform_core.manifest.serving import change_serving, current_servings
 from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.policy.approvals import answer_decision
 from platform_core.policy.record import decisions
 from platform_core.policy.running import is_training_running
 from platform_core.trial.rollout import finish_rollouts, record_status
-from platform_core.trial.shadow import settle_shadow, shadow_facts, shadow_of, watch_shadow
+from platform_core.trial.shadow import LONGEST, settle_shadow, shadow_facts, shadow_of, watch_shadow
 from tests.trial.conftest import AT
 from tests.trial.test_gate import BETTER, SAME, WORSE
 from tests.trial.test_rollout import N_WRITES, KilledError, add_version, kill_at  # noqa: F401 - a fixture
@@ -76,14 +79,60 @@ def test_it_is_known_predicted_and_served_nowhere_and_nothing_else_is_trained(sh
 
 def test_before_its_days_have_passed_nothing_is_decided(shadowed: Workspace, plant_scores: PlantScores) -> None:
     plant(plant_scores, BETTER)
-    assert settle_shadow(shadowed, "lesion", run="n", at=SOON) is None
+    told = settle_shadow(shadowed, "lesion", run="n", at=SOON)
+    assert told is not None
+    assert "300 of 50 scans" in told
     assert decision(shadowed)["status"] == "shadow"
 
 
 def test_before_it_has_seen_enough_scans_nothing_is_decided(shadowed: Workspace, plant_scores: PlantScores) -> None:
     plant_scores("south", 200, BETTER)  # these came before
     plant(plant_scores, BETTER, n=16)
-    assert settle_shadow(shadowed, "lesion", run="n", at=LATER) is None
+    told = settle_shadow(shadowed, "lesion", run="n", at=LATER)
+    assert told is not None
+    assert "lesion@2 is in the shadow, with 48 of 50 scans" in told
+    assert "sitedrift decision reject d" in told
+    assert decision(shadowed)["status"] == "shadow"
+
+
+def test_one_that_never_sees_enough_scans_is_refused_after_four_times_its_days(
+    shadowed: Workspace, plant_scores: PlantScores
+) -> None:
+    plant(plant_scores, BETTER, n=16)
+    end = AT + timedelta(days=LONGEST * 7)
+    settle_shadow(shadowed, "lesion", run="n", at=end - timedelta(hours=1))
+    assert decision(shadowed)["status"] == "shadow"
+    told = settle_shadow(shadowed, "lesion", run="n", at=end)
+    assert told is not None
+    assert "it has seen 48 of 50 scans in 28 days" in told
+    assert (decision(shadowed)["status"], registry.find(shadowed, "lesion@2").alias) == ("refused", "refused")
+    assert not is_training_running(shadowed, "lesion", site="south", at=end)
+
+
+def test_a_person_may_end_it(shadowed: Workspace) -> None:
+    with pytest.raises(UnknownName):
+        answer_decision(shadowed, "d", is_approved=True, by="ada", note=None, run="by hand", at=SOON)
+    told = answer_decision(shadowed, "d", is_approved=False, by="ada", note="no scans", run="by hand", at=SOON)
+    assert "refuses the challenger in the shadow" in told
+    assert not is_training_running(shadowed, "lesion", site="north", at=LATER)
+    assert shadow_of(shadowed, "lesion") is None
+    assert "a person has ended" in str(settle_shadow(shadowed, "lesion", run="n", at=LATER))
+    assert registry.find(shadowed, "lesion@2").alias == "refused"
+    assert settle_shadow(shadowed, "lesion", run="m", at=LATER) is None
+
+
+def test_scores_of_an_adapted_version_are_held_against_the_one_that_was_trained(
+    shadowed: Workspace, plant_scores: PlantScores
+) -> None:
+    """It has seen no scan of the source."""
+    add_version(shadowed, 3, alias="adapted")
+    south = next(one for one in current_servings(shadowed, "lesion") if one.site == "south")
+    change_serving(shadowed, replace(south, model="lesion@3"), decision_key=None, at=AT, run="run")
+    plant_scores("north", 300, {"lesion@1": 3.0, "lesion@2": 3.0}, period=1, ingested_at=SOON)
+    plant_scores("south", 300, {"lesion@3": 3.0, "lesion@2": 3.0}, period=1, ingested_at=SOON)
+    sides = (registry.find(shadowed, f"lesion@{n}") for n in (2, 1))
+    found = {one.site: one for one in watch_shadow(shadowed, *sides, since=AT)}
+    assert found["south"].p_fit_champion is not None
 
 
 def test_without_harm_it_is_promoted_everywhere(shadowed: Workspace, plant_scores: PlantScores) -> None:
