@@ -27,7 +27,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
 from platform_core.shift.risk import Estimate
 from platform_core.storage.tables import rows_of
-from platform_core.trial.case import Case
+from platform_core.trial.case import Case, finding_of
 from platform_core.trial.gate import unseen_by
 from platform_core.trial.weigh import Seeds
 
@@ -70,7 +70,7 @@ def run_race(case: Case, candidates: Sequence[str], material: Material, *, tell:
     site, replay = some(material.own, ~is_known), joined(some(material.own, is_known), material.replay)
     refuse_few(site, f"{case.site} that the champion has not learned from")
     facts = {
-        "finding": [case.site, case.finding_key],
+        "period": _period_of(case),
         "start": weights_sha256(material.start),
         "recipe": material.recipe,
         "site": _facts_of(site.scans),
@@ -131,6 +131,12 @@ def _known_to(workspace: Workspace, material: Material) -> Any:
     seen = unseen_by(workspace, [material.parent])
     persons = (person_of(scan.patient_key, seen.persons) for scan in material.own.scans)
     return np.array([bool(person & seen.seen) for person in persons], dtype=bool)
+
+
+def _period_of(case: Case) -> list[str]:
+    """Not the finding, whose name changes with every scan that comes: a race that was killed would begin anew."""
+    finding = finding_of(case)
+    return [case.site, str(finding["stratum"]), str(finding["period_start"])]
 
 
 def _facts_of(scans: Sequence[Scan]) -> list[list[Any]]:

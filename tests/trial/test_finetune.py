@@ -30,7 +30,7 @@ from platform_core.policy.decide import Decision
 from platform_core.policy.record import decisions
 from platform_core.storage import local
 from platform_core.storage.tables import rows_of
-from platform_core.trial import finetune
+from platform_core.trial import finetune, race
 from platform_core.trial.case import Case
 from platform_core.trial.finetune import give_up, train_challenger
 from platform_core.trial.race import race_facts, read_race, seeds_of
@@ -243,6 +243,26 @@ def test_a_full_disk_is_told_as_such_and_gone_on_from(asked: Asked, monkeypatch:
     monkeypatch.setattr(local, "_write", write)
     assert [ref.name for ref in models(case.workspace)] == ["lesion@1"]
     assert train_challenger(case, PROBE) == "lesion@2"
+
+
+def test_a_race_goes_on_under_another_finding_about_the_same_period(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, folders = asked.turned(), []
+    (row,) = case.workspace.lake.read(layout.FINDING).to_pylist()
+    case.workspace.lake.append(
+        layout.FINDING, rows_of(FINDING, [row | {"finding_key": "later", "run": "r2"}]), transaction="later"
+    )
+
+    def die(*_: Any, bookmarks: Any, **__: Any) -> None:
+        folders.append(bookmarks.folder)
+        raise DeviceLost("gone")
+
+    monkeypatch.setattr(race, "race", die)
+    for key in ("finding", "later"):
+        with pytest.raises(DeviceLost):
+            train_challenger(replace(case, finding_key=key), PROBE)
+    assert folders[0] == folders[1]
 
 
 def test_a_challenger_whose_maker_died_is_not_made_twice(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
