@@ -178,6 +178,8 @@ def settle(
         "after": None if after is None else measures(risk_now(case, after)),
         **(facts or {}),
     }
+    if status == "refused":
+        decision = replace(decision, because=decision.because + _refusal(facts or {}))
     alarm = alarm_behind(case.workspace, finding)  # before the decision, which may answer it
     key = record_decision(
         case.workspace,
@@ -195,6 +197,16 @@ def settle(
     alarm_key = None if alarm is None else alarm.alarm_key
     episodes.follow(case.workspace, finding, has_acted=acted, run=case.run, at=case.at, alarm_key=alarm_key)
     return key
+
+
+def _refusal(facts: Mapping[str, Any]) -> str:
+    """What the sentence of trying lacks: why nothing came of it; a gate's and a prior's reasons stand there already."""
+    receipt = facts.get("receipt", {})
+    tried = [f"{one['adaptation']}: {one['because']}" for one in facts.get("adaptations", ())]
+    steps = [f"a step does harm: {told}" for told in receipt.get("refused_steps", ())]
+    measured = [receipt["because"]] if "because" in receipt else []
+    reasons = [facts["refused"]] if "refused" in facts else [*tried, *measured, *steps]
+    return f"; it is refused: {'; '.join(reasons)}" if reasons else ""
 
 
 def serve(case: Case, wanted: Serving, decision: Decision) -> Serving:

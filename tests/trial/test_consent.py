@@ -222,3 +222,21 @@ def test_an_action_that_has_begun_is_written_before_it_ends(served: Workspace) -
     assert [row["status"] for row in decisions(served, "south").to_pylist()] == ["proposed"]
     carry_out(case, decided)
     assert [row["status"] for row in decisions(served, "south").to_pylist()] == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"refused": "the GPU is gone", "race": {}}, "; it is refused: the GPU is gone"),
+        ({"adaptations": [{"adaptation": "coral", "because": "no fit"}]}, "; it is refused: coral: no fit"),
+        ({"receipt": {"because": "no nearer", "refused_steps": ["1 clip"]}},
+         "; it is refused: no nearer; a step does harm: 1 clip"),
+        ({"gate": {"because": "told already"}}, ""),
+    ],
+)  # fmt: skip
+def test_the_sentence_of_what_was_refused_says_why(served: Workspace, facts: dict[str, Any], told: str) -> None:
+    case = night(served, 0)
+    decided = decide_next(case)
+    settle(case, decided.decision, status="refused", before=case.serving, facts=facts)
+    (row,) = decisions(served, "south").to_pylist()
+    assert row["because"] == decided.decision.because + told
