@@ -22,10 +22,12 @@ def test_every_sound_scan_is_brought_to_the_recipe_in_force(monkeypatch: pytest.
         "shadow_of": None, "keep_watch": [],
     }  # fmt: skip
     for name, found in answers.items():
-        monkeypatch.setattr(run.site, name, lambda *_, found=found: found)
-    monkeypatch.setattr(run.stages, "harmonize", lambda _uri, _name, recipe, keys, _run: asked.append((recipe, keys)))
+        monkeypatch.setattr(f"flows.run.site.{name}", lambda *_, found=found: found)
+    monkeypatch.setattr(
+        "flows.run.stages.harmonize", lambda _uri, _name, recipe, keys, _run: asked.append((recipe, keys))
+    )
     for name in ("predict", "sketch"):
-        monkeypatch.setattr(run.stages, name, lambda *_: None)
+        monkeypatch.setattr(f"flows.run.stages.{name}", lambda *_: None)
     run.look("/nowhere", "south", "lesion", "r", AT)
     assert asked == [("new", ["old", "new"])]
 
