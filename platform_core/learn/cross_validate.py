@@ -119,6 +119,7 @@ class _Field:
     fold: Wholes
     n_folds: int
     settings: TrainSettings
+    threshold: float
     bookmarks: Bookmarks | None
     logits: Reals
     """Of the start, for the site's scans."""
@@ -152,6 +153,7 @@ def race(
     n_folds: int = 5,
     n_seeds: int = 3,
     blank: Classifier | None = None,
+    threshold: float = 0.5,
     bookmarks: Bookmarks | None = None,
     tell: Tell = untold,
 ) -> Race:
@@ -170,6 +172,7 @@ def race(
         n_folds: Folds of patients; fewer if the rarer class has fewer patients.
         n_seeds: Seeds that the winner is trained with in all.
         blank: A network of new weights, for strategies that start from nothing.
+        threshold: Of a segmentation: the probability from which on a voxel is marked.
         bookmarks: Where it keeps how far it has come; the caller sees to it that they belong to this race, and
             forgets them. A race that was killed ends, when it is asked for again, as if nothing had happened.
         tell: Told what is done and which share of the work is behind, every epoch.
@@ -186,7 +189,7 @@ def race(
     """
     strategies = [STRATEGIES[name] for name in candidates if name != NONE]
     started = time.monotonic()
-    shared = _prepare(start, blank, site, replay, settings, n_folds, bookmarks)
+    shared = _prepare(start, blank, site, replay, settings, n_folds, threshold, bookmarks)
     n_all = len(site.scans) + len(replay.scans)
     nothing = Trial(
         strategy=NONE,
@@ -374,6 +377,7 @@ def _prepare(
     replay: Loaded,
     settings: TrainSettings,
     n_folds: int,
+    threshold: float,
     bookmarks: Bookmarks | None,
 ) -> _Field:
     needed = {0: "negative", 1: "positive"} if site.masks is None else {1: "positive"}
@@ -382,7 +386,7 @@ def _prepare(
         if n < 2:
             raise EmptySample(f"{needed[y]} patients to race on", 2, n)
     n_folds = min(n_folds, *n_class.values())
-    logits, embedded = _of_start(start, site, replay)
+    logits, embedded = _of_start(start, site, replay, threshold)
     return _Field(
         start=start,
         blank=blank,
@@ -391,16 +395,17 @@ def _prepare(
         fold=fold_of_each(site.scans, n_folds),
         n_folds=n_folds,
         settings=settings,
+        threshold=threshold,
         bookmarks=bookmarks,
         logits=logits,
         embedded=embedded,
     )
 
 
-def _of_start(start: Classifier, site: Loaded, replay: Loaded) -> tuple[Reals, torch.Tensor | None]:
+def _of_start(start: Classifier, site: Loaded, replay: Loaded, threshold: float) -> tuple[Reals, torch.Tensor | None]:
     """What the start says of the site's scans, and the embeddings of those and the replayed ones."""
     if site.masks is not None:
-        return overlap(start, site), None
+        return overlap(start, site, threshold=threshold), None
     arrays = np.concatenate([site.arrays, replay.arrays]) if replay.scans else site.arrays
     logits, embedded = logits_and_embeddings(start, torch.from_numpy(arrays))
     return np.asarray(logits[: len(site.scans)].numpy(), dtype=np.float64), embedded.clone()
@@ -466,7 +471,7 @@ def _logits(network: Classifier, shared: _Field, rows: Rows, *, is_probe: bool) 
     Of a segmentation: Dice.
     """
     if shared.site.masks is not None:
-        return overlap(network, some(shared.site, rows))
+        return overlap(network, some(shared.site, rows), threshold=shared.threshold)
     if is_probe:
         assert shared.embedded is not None, "a probe is one of embeddings"
         with torch.inference_mode():

@@ -77,6 +77,7 @@ def run_race(case: Case, candidates: Sequence[str], material: Material, *, tell:
         "replay": _facts_of(replay.scans),
         "candidates": [[name, phase_facts(STRATEGIES[name])] for name in candidates],
         "settings": [train.model_dump(exclude={"checkpoint_minutes"}), rules.n_folds, rules.n_seeds],
+        "threshold": case.serving.calibration.threshold,
     }
     race_key = digest(facts)
     bookmarks = Bookmarks(
@@ -94,6 +95,7 @@ def run_race(case: Case, candidates: Sequence[str], material: Material, *, tell:
         n_folds=rules.n_folds,
         n_seeds=rules.n_seeds,
         blank=new_network(workspace, case.target) if is_fresh else None,
+        threshold=case.serving.calibration.threshold,
         bookmarks=bookmarks,
         tell=tell,
     )

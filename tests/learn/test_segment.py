@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
+from datetime import date
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +13,9 @@ import torch
 from platform_core.errors import BadRequest
 from platform_core.harmonize.recipe import Recipe, apply_recipe, fit_recipe, move_label, parse_recipe
 from platform_core.imaging.volume import Geometry, Volume
+from platform_core.learn import cross_validate
 from platform_core.learn.augment import augment
-from platform_core.learn.data import Framing
+from platform_core.learn.data import Framing, Loaded, Masks, Scan
 from platform_core.learn.embedding import answers
 from platform_core.learn.fit import fit
 from platform_core.learn.losses import scan_losses
@@ -20,6 +24,7 @@ from platform_core.learn.networks import NETWORKS, Classifier, build_network, pu
 from platform_core.learn.phases import TrainingSet
 from platform_core.learn.segment import dice, segment
 from platform_core.learn.strategies import STRATEGIES
+from platform_core.learn.trained import some
 from platform_core.settings import StepSettings, TrainSettings
 
 NONE_OUTSIDE = np.zeros(1, dtype=np.int64)
@@ -169,3 +174,27 @@ def test_a_plane_takes_the_nearest_marks() -> None:
     framed, n_outside = frame_mask(Volume(voxels), Framing(grid=(2, 4), window=None))
     assert framed.tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
     assert n_outside == 0
+
+
+def test_a_race_scores_masks_at_the_threshold_that_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, seen = build_network("unet_tiny", 2, seed=0), []
+    about: dict[str, Any] = {
+        "site": "a",
+        "revision": 1,
+        "patient_known": True,
+        "modality": "CT",
+        "observed_on": date(2026, 1, 1),
+    }
+    scans = tuple(Scan(series_key=f"s{n}", patient_key=f"p{n}", volume_uri="v", y=1, **about) for n in range(6))
+    masks = Masks(np.ones((6, 1, 8, 8), dtype=np.uint8), np.zeros(6, dtype=np.int64))
+    site = Loaded(scans, np.zeros((6, 1, 8, 8), dtype=np.float32), {}, masks)
+
+    def overlap(_: object, data: Loaded, *, threshold: float = 0.5) -> object:
+        seen.append(threshold)
+        return np.full(len(data.scans), 0.5)
+
+    monkeypatch.setattr(cross_validate, "overlap", overlap)
+    monkeypatch.setattr(cross_validate, "train_copy", lambda *_, **__: SimpleNamespace(network=start, curve=(0.0,)))
+    cross_validate.race(start, site, some(site, np.zeros(6, dtype=bool)), ["full"], TrainSettings(), threshold=0.3)
+    assert len(seen) > 3
+    assert set(seen) == {0.3}
