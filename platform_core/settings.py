@@ -174,8 +174,8 @@ class PolicySettings(_Section):
     gpu_hours_per_month: float | None = Field(default=None, ge=0)
     """Hours of training in any 30 days, all targets together, after which a person must decide; None: no limit."""
     days_without_labels: int = Field(default=90, ge=1)
-    """Days that a change of a site's serving holds which no label has confirmed; quiet periods renew it. Proposed: three
-    periods, in which a site that is watched at all has had time to be labelled."""
+    """Days that a change of a site's serving holds which no label has confirmed; quiet periods renew it. Proposed:
+    three periods, in which a site that is watched at all has had time to be labelled."""
     promotion_alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Chance that any challenger of a target that is no better is ever promoted; spent over its challengers."""
     forgetting_margin: float = Field(default=0.03, gt=0, lt=1)
@@ -211,7 +211,8 @@ class Settings(_Section):
     shard_size: int = Field(default=64, ge=1)
     """Series per task."""
     mlflow_uri: str | None = None
-    """Where MLflow keeps runs (a server, or sqlite:///file.db): each new model version is logged there. None: nowhere."""
+    """Where MLflow keeps runs (a server, or sqlite:///file.db): each new model version is logged there. None:
+    nowhere."""
     shift: ShiftSettings = ShiftSettings()
     policy: PolicySettings = PolicySettings()
     split: SplitSettings = SplitSettings()

@@ -106,7 +106,10 @@ def test_a_restricted_library_stays_in_its_rooms() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("kind", ["harmonize", "features", "sources", "shift", "quality", "learn/strategies", "learn/adaptations"])
+KINDS = ("harmonize", "features", "sources", "shift", "quality", "learn/strategies", "learn/adaptations")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_plug_in_siblings_do_not_import_one_another(kind: str) -> None:
     folder = ROOT / "platform_core" / kind
     package = "platform_core." + kind.replace("/", ".")

@@ -350,9 +350,11 @@ DECISION = _table(
     (
         "status",
         TEXT,
-        "in the order in which a decision may go on: waiting (for a person), approved or rejected (by a person, or "
-        "by nobody in time), proposed (begun and not ended), shadow (beside the champion), passed (sites follow), "
-        "refused (by a gate), done",
+        (
+            "in the order in which a decision may go on: waiting (for a person), approved or rejected (by a person, or "
+            "by nobody in time), proposed (begun and not ended), shadow (beside the champion), passed (sites follow), "
+            "refused (by a gate), done"
+        ),
     ),
     ("rule", TEXT, "the row of the policy that decided; null in rows of before there was a table"),
     ("approved_by", TEXT, "policy, or the person who approved or rejected it"),

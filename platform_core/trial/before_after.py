@@ -6,11 +6,14 @@ from functools import partial
 
 import numpy as np
 
+from platform_core.learn.persons import find_persons, person_of
+from platform_core.learn.registry import find, trained_on
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.shift.resampled import auroc_of, mean_of, resampled
 from platform_core.shift.risk import Reals, RiskReport, log_losses, measure_risk
 from platform_core.shift.scores import ScoredScans, score_rows
+from platform_core.trial.paired import patients_of
 
 
 def risk_under(
@@ -29,6 +32,23 @@ def risk_under(
         None if no labelled evaluation patient among them has a prediction.
     """
     scored = score_rows(workspace, site, target, serving.model, serving.recipe, keys=keys, part="evaluation")
+    return _report(workspace, scored, serving)
+
+
+def risk_of_unlearned(workspace: Workspace, serving: Serving, keys: Sequence[str]) -> RiskReport | None:
+    """The same on every labelled patient from whom the serving's model has not learned, whatever their part.
+
+    For the decision whether a model does harm: it needs all labels there are, of which the evaluation part is less than
+    a half. Nobody may compare two models by it.
+    """
+    scored = score_rows(workspace, serving.site, serving.target, serving.model, serving.recipe, keys=keys)
+    learned = patients_of(workspace, trained_on(workspace, find(workspace, serving.model)))
+    persons = find_persons(workspace)
+    is_new = [not person_of(key, persons) & learned for key in scored.patient_key.tolist()]
+    return _report(workspace, scored.where(np.array(is_new, dtype=bool)), serving)
+
+
+def _report(workspace: Workspace, scored: ScoredScans, serving: Serving) -> RiskReport | None:
     scans = scored.where(scored.is_labelled)
     if not len(scans):
         return None

@@ -21,7 +21,7 @@ from platform_core.policy.table import policy_of
 from platform_core.shift.risk import Estimate, RiskReport
 from platform_core.shift.stage import measure_shift
 from platform_core.shift.watch.raised import alarm_behind
-from platform_core.trial.before_after import risk_under
+from platform_core.trial.before_after import risk_of_unlearned, risk_under
 from platform_core.trial.label_request import request_labels
 from platform_core.trial.masked import in_overlap, overlap_risk, with_overlap
 
@@ -99,10 +99,11 @@ def decide_next(case: Case) -> Next:
 
 
 def _decided(case: Case, finding: Mapping[str, Any]) -> Decision:
-    report = risk_now(case)
+    is_marked = _is_segmentation(case)
+    report = risk_now(case) if is_marked else risk_of_unlearned(case.workspace, case.serving, case.keys)
     target_risk = report.log_loss if report else None
     situation = read_situation(case.workspace, finding, at=case.at, target_risk=target_risk)
-    if not _is_segmentation(case):
+    if not is_marked:
         return decide(situation, policy_of(case.workspace))
     situation = with_overlap(case.workspace, case.target, situation, report)
     return in_overlap(decide(situation, policy_of(case.workspace)))

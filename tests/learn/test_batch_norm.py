@@ -139,7 +139,7 @@ def test_a_device_that_fits_no_two_scans_is_told_of() -> None:
 def test_sharpening_by_fewer_scans_at_once_makes_the_same_network() -> None:
     network, x = build_network("resnet_tiny", 2, seed=3).eval(), torch.rand((70, 1, 16, 16))
     with torch.no_grad():
-        network.head.weight.mul_(200)  # sure of most scans, so that they pull
+        network.head.get_parameter("weight").mul_(200)  # sure of most scans, so that they pull
     small, before = deepcopy(network), deepcopy(network.state_dict())
     tent._sharpen(network, x, 0, tent.BATCH)
     tent._sharpen(small, x, 0, 7)

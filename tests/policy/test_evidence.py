@@ -248,7 +248,7 @@ def test_what_was_shown_through_the_scanner_counts_by_the_recipe_in_force_only(s
     change_serving(site, serving, decision_key=None, at=AT, run="r")
 
     def moved(*rows: dict[str, Any]) -> bool | None:
-        site.lake.append(layout.SHIFT, rows_of(SHIFT, rows), transaction=str(rows))
+        site.lake.append(layout.SHIFT, rows_of(SHIFT, list(rows)), transaction=str(rows))
         return read_situation(site, FOUND | {"model": "lesion@1"}, at=AT).has_prevalence_moved
 
     still = shift_row("prevalence_through_scanner", 0.5, 0.1)

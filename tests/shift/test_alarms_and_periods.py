@@ -295,8 +295,8 @@ def test_a_recalibration_answers_an_alarm_of_scores_alone(workspace: Workspace) 
 
 def put_back(workspace: Workspace, night: int, action: str, site: str) -> None:
     """What no finding asked for: a person, or the end of its time, undid what a site ran."""
-    row = {"site": site, "decision_key": f"{action}/{night}", "target": "lesion", "action": action, "run": "r"}
-    row |= {"status": "done", "decided_at": AT + timedelta(night)}
+    about = {"site": site, "decision_key": f"{action}/{night}", "target": "lesion", "action": action, "run": "r"}
+    row = {**about, "status": "done", "decided_at": AT + timedelta(night)}
     workspace.lake.append(layout.DECISION, rows_of(DECISION, [row]), transaction=f"{action}/{night}")
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +14,11 @@ from platform_core import layout
 from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.schemas import REQUEST
 from platform_core.manifest.serving import Serving, current_serving
-from platform_core.manifest.workspace import Workspace
+from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.shift.risk import Estimate, log_losses
 from platform_core.shift.scores import score_rows
 from platform_core.storage.tables import rows_of
-from platform_core.trial.before_after import risk_under
+from platform_core.trial.before_after import risk_of_unlearned, risk_under
 from platform_core.trial.receipt import Receipt, harmonization_receipt
 
 PlantScores = Callable[..., list[str]]
@@ -54,6 +55,25 @@ def receipt_for(workspace: Workspace, keys: Sequence[str], *, before: str = "r1"
     serving = serving_of(workspace, "south")
     old, new = (replace(serving, recipe=recipe) for recipe in (before, after))
     return harmonization_receipt(workspace, "south", "lesion", before=old, after=new, keys=keys)
+
+
+def test_harm_is_told_by_every_labelled_patient_whom_the_model_has_not_learned_from(
+    served: Workspace, plant_scores: PlantScores, train_on: Callable[..., None]
+) -> None:
+    file = Path(served.uri) / layout.SETTINGS
+    file.write_text(file.read_text(encoding="utf-8").replace("evaluation = 0.98", "evaluation = 0.4"), encoding="utf-8")
+    here = open_workspace(served.uri)
+    keys = plant_scores("south", 200, {"lesion@1": 2.0})
+    serving = serving_of(here, "south")
+    of_evaluation = risk_under(here, "south", "lesion", serving, keys)
+    of_all = risk_of_unlearned(here, serving, keys)
+    assert of_evaluation is not None
+    assert of_all is not None
+    assert of_evaluation.n_patients < 110 < of_all.n_patients == 200
+    train_on(1, [("south", key) for key in keys[:60]])
+    of_the_others = risk_of_unlearned(here, serving, keys)
+    assert of_the_others is not None
+    assert of_the_others.n_patients == 140
 
 
 def test_risk_is_measured_on_labelled_evaluation_patients(served: Workspace, plant_scores: PlantScores) -> None:

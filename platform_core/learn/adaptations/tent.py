@@ -86,8 +86,8 @@ def _sharpen(network: Classifier, x: torch.Tensor, seed: int, at_once: int) -> N
             entropy = _entropy(network(x[part].to(device)).squeeze(1))
             weight = torch.exp(SUREST - entropy.detach()) * (entropy.detach() < SUREST)
             torch.autograd.backward((weight * entropy).sum() / len(rows))
-        held = sum(((tensor - anchor) ** 2).sum() for tensor, anchor in zip(moving, anchors, strict=True))
-        torch.autograd.backward(0.5 * ANCHOR * held)
+        held = [((tensor - anchor) ** 2).sum() for tensor, anchor in zip(moving, anchors, strict=True)]
+        torch.autograd.backward(0.5 * ANCHOR * torch.stack(held).sum())
         stepper.step()
     stepper.zero_grad()
     network.cpu().requires_grad_()
