@@ -163,6 +163,7 @@ def label_import(
     from platform_core.manifest.masks import import_masks
 
     at, here = clock.now(), _open(workspace)
+    here.site(site)
     run = clock.new_run(at)
     count = (
         import_masks(here, site, target, file, run=run)

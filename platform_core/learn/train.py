@@ -36,9 +36,8 @@ from platform_core.manifest.serving import Calibration
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
 
-FROM_WEIGHTS = "lp_ft"
-"""How a source model is trained from another task's weights: its head is new and must not drag the features first
-(Kumar et al. 2022, arXiv:2202.10054)."""
+FROM_WEIGHTS = "from_weights"
+"""The strategy by which a source model is trained from another task's weights."""
 CONTRADICTORY = "contradictory_labels"
 FEWEST_PATIENTS, FEWEST_OF_A_CLASS = 20, 5
 """Labelled patients of the train part, in all and of each class, below which a network only learns who they are."""

@@ -3,9 +3,9 @@
     python -m tests.benchmarks.source_model [DATA] [--budgets 50 200] [--seeds 10]
 
 For each number of labelled scans and each seed, the same scans train `resnet_tiny` twice, as `sitedrift train` does:
-`from_scratch`, and `lp_ft` from the built-in weights; both are asked about the same other scans. Prints AUROC as mean
-over seeds, and the mean of the paired differences with its 95 % interval (Student's t). Seeds draw other scans and
-other initial weights.
+`from_scratch`, and `from_weights` from the built-in ones; both are asked about the same other scans. Prints AUROC as
+mean over seeds, and the mean of the paired differences with its 95 % interval (Student's t). Seeds draw other scans
+and other initial weights.
 
 - `lesions`: patients of the detection benchmark's world on its untouched scanner (3-D). Simulated: their lesions are
   soft spots, and so are those that the weights have learned to find.
@@ -95,9 +95,9 @@ def compare(scans: Scans, n: int, seed: int) -> tuple[float, float]:
     order = np.random.default_rng(seed).permutation(len(y))
     learned, others = order[:n], order[-min(N_ASKED, len(y) - n) :]
     found = []
-    for strategy in ("from_scratch", "lp_ft"):
+    for strategy in ("from_scratch", "from_weights"):
         network = build_network(NETWORK, x.ndim - 2, seed=seed)
-        if strategy == "lp_ft":
+        if strategy == "from_weights":
             give(network, x.ndim - 2)
         data = TrainingSet(
             x=torch.from_numpy(x[learned]), y=torch.from_numpy(y[learned]), weight=torch.from_numpy(even(y[learned]))

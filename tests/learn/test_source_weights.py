@@ -78,7 +78,7 @@ def test_the_source_model_starts_from_the_weights_that_its_target_names(ready: W
         expected = torch.stack([expected / 3] * 3, dim=2)
     assert torch.allclose(found, expected, atol=1e-6)
     assert bundle.source_weights == SourceWeights(where="weights/tiny.pth", sha256=sha256(data).hexdigest(), share=1.0)
-    assert (made.strategy, made.alias, made.parent) == ("lp_ft", "champion", None)
+    assert (made.strategy, made.alias, made.parent) == ("from_weights", "champion", None)
 
 
 @pytest.mark.parametrize("dimensions", [3, 2])
@@ -93,7 +93,7 @@ def test_the_built_in_weights_are_named_without_a_path_of_this_machine(ready: Wo
     made = trained(ready)
     kept = read_bundle(ready, made.bundle_uri).source_weights
     assert kept is not None
-    assert (kept.where, kept.share, made.strategy) == ("built-in resnet_tiny_3d", 1.0, "lp_ft")
+    assert (kept.where, kept.share, made.strategy) == ("built-in resnet_tiny_3d", 1.0, "from_weights")
 
 
 def test_a_network_without_built_in_weights_starts_from_nothing(ready: Workspace) -> None:

@@ -37,7 +37,7 @@ def source(with_target: Workspace, plant: Plant, patients_in: Choose) -> ModelRe
 def test_the_first_model_is_champion(with_target: Workspace, source: ModelRef) -> None:
     assert source.name == "lesion@1"
     assert source.alias == "champion"
-    assert source.strategy == "lp_ft"  # from the weights that come with the platform
+    assert source.strategy == "from_weights"  # from the weights that come with the platform
     assert champion(with_target, "lesion") == source
 
 
