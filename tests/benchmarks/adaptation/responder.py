@@ -202,9 +202,9 @@ def of_part(period: Period, part: Part) -> Rows:
 
 
 def _risk(case: Case, served: Served) -> Estimate | None:
-    """Log-loss on the labelled evaluation patients; None without any."""
+    """Log-loss on the labelled patients whom the model has not learned from; None without any."""
     period = case.known.period
-    places = of_part(period, "evaluation")
+    places = of_part(period, "evaluation") if case.is_promoted else period.labelled
     if not len(places):
         return None
     p, keys = _probability(period, served)[places], [str(place) for place in places]
