@@ -7,7 +7,7 @@ from typing import Any
 from platform_core.errors import PlatformError, Unavailable
 from platform_core.learn import registry
 from platform_core.learn.contract import Tell, untold
-from platform_core.learn.cross_validate import NONE
+from platform_core.learn.judging import NONE
 from platform_core.learn.registry import ModelRef
 from platform_core.learn.train import fine_tune, gather
 from platform_core.policy.decide import Decision

@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.learn.contract import Tell, untold
-from platform_core.learn.cross_validate import Entry, Race, race
+from platform_core.learn.cross_validate import race
 from platform_core.learn.data import Scan
 from platform_core.learn.device import device_name
+from platform_core.learn.judging import Entry, Race
 from platform_core.learn.networks import weights_sha256
 from platform_core.learn.persons import person_of
 from platform_core.learn.resume import Bookmarks, phase_facts

@@ -43,8 +43,9 @@ from platform_core.imaging.plain import decode_image
 from platform_core.imaging.volume import Volume
 from platform_core.learn.adaptations import ADAPTATIONS
 from platform_core.learn.calibrate import fit_platt, log_odds, smoothed_share
-from platform_core.learn.cross_validate import NONE, race
+from platform_core.learn.cross_validate import race
 from platform_core.learn.data import Framing, Loaded, Scan, frame
+from platform_core.learn.judging import NONE
 from platform_core.learn.networks import build_network
 from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.trained import joined, labels_of, some, train_copy

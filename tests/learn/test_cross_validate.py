@@ -1,6 +1,5 @@
 """A race: nobody is scored by a network that was shown him, and a dearer strategy must earn its cost."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -15,14 +14,9 @@ from hypothesis import strategies as st
 
 from platform_core.errors import BadRequest, EmptySample, UnknownName
 from platform_core.learn import cross_validate
-from platform_core.learn.cross_validate import (
-    Race,
-    calibrated_by_others,
-    fold_of_each,
-    race,
-    standard_error,
-)
+from platform_core.learn.cross_validate import fold_of_each, race
 from platform_core.learn.data import Loaded, Scan
+from platform_core.learn.judging import Race, calibrated_by_others, standard_error
 from platform_core.learn.networks import Classifier, build_network, weights_sha256
 from platform_core.learn.resume import Bookmarks
 from platform_core.learn.strategies import STRATEGIES
@@ -268,14 +262,6 @@ def test_one_that_cannot_be_trained_is_lost_and_the_others_go_on(says: Any) -> N
     found = run(blind(), ["linear_probe", "partial"])
     assert found.winner == "partial"
     assert "the training loss is nan" in found.entries[1].because
-
-
-def test_a_race_is_json(says: Any) -> None:
-    says(linear_probe=3.0)
-    told = json.loads(json.dumps(run(blind(), ["linear_probe"]).to_json(), allow_nan=False))
-    assert told["winner"] == "linear_probe"
-    assert [entry["strategy"] for entry in told["entries"]] == ["none", "linear_probe"]
-    assert "logits" not in told
 
 
 # With networks

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from platform_core.features import FAMILIES
 from platform_core.features.measure import FEATURES
-from platform_core.learn.cross_validate import NONE, Race, race
+from platform_core.learn.cross_validate import race
 from platform_core.learn.data import Loaded
+from platform_core.learn.judging import NONE, Race
 from platform_core.learn.networks import Classifier
 from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.train import FEWEST_OF_A_CLASS
