@@ -7,7 +7,8 @@ from platform_core.manifest.serving import Serving, current_serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.decide import Decision
 from platform_core.policy.situation import Situation
-from platform_core.shift.risk import Estimate, RiskReport, patient_bootstrap
+from platform_core.shift.resampled import mean_of, resampled
+from platform_core.shift.risk import Estimate, RiskReport
 from platform_core.trial.overlap import overlaps_of
 
 OF_SCORES = {
@@ -32,13 +33,12 @@ def overlap_risk(workspace: Workspace, serving: Serving, keys: Sequence[str] | N
     found = overlaps_of(workspace, serving, keys=keys)
     if not found.patients:
         return None
-    loss = 1 - found.dice
     return RiskReport(
         log_loss=None,
         brier=None,
         balanced_error=None,
         auroc=None,
-        overlap_loss=patient_bootstrap(lambda rows: float(loss[rows].mean()), found.patients),
+        overlap_loss=resampled(mean_of(1 - found.dice), found.patients, weight=found.weight),
         n_scans=len(found.patients),
         n_patients=len(set(found.patients)),
         n_positive=int(found.y.sum()),

@@ -10,12 +10,14 @@ from platform_core.learn.bundle import read_bundle
 from platform_core.learn.data import Scan, find_scans
 from platform_core.learn.masks import load_labelled
 from platform_core.learn.segment import overlap
+from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.serving import Serving
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
 from platform_core.settings import PolicySettings, SplitSettings
 from platform_core.shift.paired_mean import chance_of_no_gain
-from platform_core.shift.risk import Estimate, Reals, patient_bootstrap
+from platform_core.shift.resampled import mean_of, resampled
+from platform_core.shift.risk import Estimate, Reals
 from platform_core.trial.paired import Unseen
 from platform_core.trial.weigh import (
     SEED_SHARE,
@@ -39,6 +41,8 @@ class Overlaps:
     """1 where a reader has drawn something."""
     dice: Reals
     """[0, 1]; higher is better."""
+    weight: Reals
+    """1 over the chance with which a scan's mask was asked for; 1 where nobody recorded one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +53,7 @@ class OverlapPairs:
     y: Reals
     before: Reals
     after: Reals
+    weight: Reals
 
     @property
     def n_patients(self) -> int:
@@ -61,13 +66,12 @@ class OverlapPairs:
         return len({patient for patient, y in zip(self.patients, self.y, strict=True) if y == 1})
 
     def gain(self) -> Estimate:
-        """Dice after less before, mean over scans, with its patient-bootstrap interval; above 0 is better.
+        """Dice after less before, weighted mean over scans, with its patient-bootstrap interval; above 0 is better.
 
         Raises:
             EmptySample: If there is no pair.
         """
-        saved = self.after - self.before
-        return patient_bootstrap(lambda rows: float(saved[rows].mean()), self.patients)
+        return resampled(mean_of(self.after - self.before), self.patients, weight=self.weight)
 
     def chance_of_no_gain(self) -> float:
         """One-sided p value of "Dice does not rise".
@@ -75,7 +79,7 @@ class OverlapPairs:
         Raises:
             EmptySample: If there are fewer than two patients.
         """
-        return chance_of_no_gain(self.after - self.before, self.patients)
+        return chance_of_no_gain(self.after - self.before, self.patients, self.weight)
 
 
 def overlaps_of(
@@ -102,7 +106,15 @@ def overlaps_of(
         patients=tuple(scan.patient_key for scan in loaded.scans),
         y=np.array([scan.y for scan in loaded.scans], dtype=np.float64),
         dice=overlap(bundle.network, loaded, threshold=serving.calibration.threshold),
+        weight=_weights(workspace, serving, loaded.scans),
     )
+
+
+def _weights(workspace: Workspace, serving: Serving, scans: Sequence[Scan]) -> Reals:
+    """(n,), 1 over the chance with which each scan's mask was asked for."""
+    rows = labels_in_force(workspace, serving.target).to_pylist()
+    chance = {row["series_key"]: row["sampling_probability"] for row in rows if row["site"] == serving.site}
+    return np.array([1 / (chance.get(scan.series_key) or 1.0) for scan in scans], dtype=np.float64)
 
 
 def pair_masks(
@@ -131,6 +143,7 @@ def pair_masks(
         y=first.y[mine],
         before=first.dice[mine],
         after=second.dice[theirs],
+        weight=first.weight[mine],
     )
 
 

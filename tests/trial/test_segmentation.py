@@ -126,7 +126,9 @@ def pairs(before: float, after: float, n: int = 40, n_empty: int = 0) -> Overlap
     """Patients whose Dice lies about two values."""
     noise = np.random.default_rng(0).normal(0, 0.05, (2, n))
     y = np.arange(n) >= n_empty
-    return OverlapPairs(tuple(f"p{i}" for i in range(n)), y.astype(float), before + noise[0], after + noise[1])
+    return OverlapPairs(
+        tuple(f"p{i}" for i in range(n)), y.astype(float), before + noise[0], after + noise[1], np.ones(n)
+    )
 
 
 def test_who_gains_dice_passes_if_no_other_site_loses_more_than_the_margin() -> None:
@@ -181,3 +183,16 @@ def test_what_trusts_scores_of_whole_scans_is_not_done_and_says_why(action: str)
 def test_risk_is_told_in_dice() -> None:
     asked = Decision(action="fine_tune", because="excess risk 0.30 nats per scan", rule="x", candidates=("full",))
     assert in_overlap(asked) == replace(asked, because="excess risk 0.30 of 1 - Dice")
+
+
+def test_scans_that_were_asked_for_more_often_count_less() -> None:
+    """Half of the scans, those that gain, were three times as likely to be asked for."""
+    gains = np.tile([0.3, 0.0], 50)
+    chance = np.tile([0.9, 0.3], 50)
+    patients = tuple(f"p{i}" for i in range(100))
+    before = np.full(100, 0.5)
+    pairs = OverlapPairs(patients, np.ones(100), before, before + gains, 1 / chance)
+    assert pairs.gain().value == pytest.approx(0.3 * 0.25)
+    even = OverlapPairs(patients, np.ones(100), before, before + gains, np.ones(100))
+    assert even.gain().value == pytest.approx(0.15)
+    assert pairs.chance_of_no_gain() > even.chance_of_no_gain()
