@@ -24,7 +24,7 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lock:
 	$(PYTHON) -m venv .lock && .lock/bin/pip install --quiet --upgrade pip
