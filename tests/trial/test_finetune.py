@@ -91,6 +91,8 @@ def asked(with_target: Workspace, plant: Plant, patients_in: Choose) -> Asked:
     text = file.read_text(encoding="utf-8").replace("[policy]\n", "[policy]\nn_folds = 2\nn_seeds = 2\n")
     head = "[target.lesion.train]\n"
     text = text.replace(head, head + "learning_rate = 0.03\nsource_replay = 0.0\n")
+    own = "\n[target.lesion]\n"  # the template has a commented one
+    text = text.replace(own, f'{own}source_weights = "nothing"\n')  # two epochs suffice for what these scans ask
     file.write_text(text, encoding="utf-8")
     here = open_workspace(with_target.uri)
     plant("north", 44, patients=patients_in("train", 44)[20:] + patients_in("validation", 20))
