@@ -120,7 +120,8 @@ def timeline(marks: Mapping[str, Sequence[Mark]]) -> str:
             hovertemplate="day %{x}: " + name + "<br>%{text}<extra></extra>",
             mode="markers",
             name=name,
-            marker=dict(zip(("symbol", "color"), MARKS[number % len(MARKS)], strict=True)) | {"size": 20 if name == "alarm" else 11},
+            marker=dict(zip(("symbol", "color"), MARKS[number % len(MARKS)], strict=True))
+            | {"size": 20 if name == "alarm" else 11},
         )
     figure.update_yaxes(categoryorder="array", categoryarray=list(marks)[::-1], range=[-0.6, len(marks) - 0.4])
     figure.update_xaxes(title_text="days since the site's first night", rangemode="tozero")
