@@ -13,10 +13,9 @@ from platform_core.manifest.schemas import DECISION
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy.decide import Decision
 from platform_core.policy.history import CARRIED_OUT, History, Past, read_history
-from platform_core.policy.record import decisions
+from platform_core.policy.record import decisions, record_row
 from platform_core.policy.rules import Action
 from platform_core.queries import load
-from platform_core.storage.tables import rows_of
 
 HERE = "platform_core.policy"
 NOBODY = "policy"
@@ -134,8 +133,7 @@ def _write_answer(
         "run": run,
     }
     kept = {name: row[name] for name in DECISION.names}
-    table = rows_of(DECISION, [kept | news])
-    workspace.lake.append(layout.DECISION, table, transaction=f"decision/{row['decision_key']}/{status}")
+    record_row(workspace, kept | news)
 
 
 def _what_next(row: Mapping[str, Any], *, is_approved: bool) -> str:

@@ -71,8 +71,14 @@ def record_decision(
         "evidence": json.dumps(dict(evidence or {}) | told, sort_keys=True, allow_nan=False),
         "run": run,
     }
-    workspace.lake.append(layout.DECISION, rows_of(DECISION, [row]), transaction=f"decision/{key}/{status}")
+    record_row(workspace, row)
     return key
+
+
+def record_row(workspace: Workspace, row: Mapping[str, Any]) -> bool:
+    """Append a row of `out__decision`, once per decision and status; whether it was not there."""
+    name = f"decision/{row['decision_key']}/{row['status']}"
+    return bool(workspace.lake.append(layout.DECISION, rows_of(DECISION, [dict(row)]), transaction=name))
 
 
 def _step(workspace: Workspace, site: str, finding_key: str, key: str) -> int:

@@ -10,12 +10,11 @@ import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.learn import registry
-from platform_core.manifest.schemas import DECISION
 from platform_core.manifest.serving import Serving, change_serving, current_serving, serving_history, serving_since
 from platform_core.manifest.workspace import Workspace
+from platform_core.policy.record import record_row
 from platform_core.provenance import digest
 from platform_core.shift.stage import Finding, findings
-from platform_core.storage.tables import rows_of
 
 Verb = Literal["renew", "restore"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
@@ -116,10 +115,9 @@ def _written_late(workspace: Workspace, present: Serving) -> str | None:
 
 def _record(workspace: Workspace, verb: Verb, before: Serving, after: Serving, *, run: str, at: datetime) -> bool:
     """Write the decision once; whether it was not there."""
-    key = _key(verb, before)
     row: dict[str, Any] = {
         "site": before.site,
-        "decision_key": key,
+        "decision_key": _key(verb, before),
         "decided_at": at,
         "step": 0,
         "target": before.target,
@@ -132,7 +130,7 @@ def _record(workspace: Workspace, verb: Verb, before: Serving, after: Serving, *
         "evidence": json.dumps({}),
         "run": run,
     }
-    return bool(workspace.lake.append(layout.DECISION, rows_of(DECISION, [row]), transaction=f"decision/{key}/done"))
+    return record_row(workspace, row)
 
 
 def _key(verb: Verb, before: Serving) -> str:

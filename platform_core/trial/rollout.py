@@ -28,9 +28,8 @@ from platform_core.manifest.serving import (
 )
 from platform_core.manifest.workspace import Workspace
 from platform_core.policy import episodes
-from platform_core.policy.record import decisions
+from platform_core.policy.record import decisions, record_row
 from platform_core.provenance import digest
-from platform_core.storage.tables import rows_of
 from platform_core.trial.change_control import keep_change_control
 from platform_core.trial.expiry import until
 
@@ -264,13 +263,7 @@ def _record(
         "evidence": json.dumps({"rollout": {"champion": change.champion, "former": change.former}}, sort_keys=True),
         "run": run,
     }
-    record_status(workspace, row)
-
-
-def record_status(workspace: Workspace, row: Mapping[str, Any]) -> None:
-    """Append a row of `out__decision`, once per decision and status."""
-    name = f"decision/{row['decision_key']}/{row['status']}"
-    workspace.lake.append(layout.DECISION, rows_of(DECISION, [dict(row)]), transaction=name)
+    record_row(workspace, row)
 
 
 def _unfinished(workspace: Workspace, target: str) -> list[Row]:
@@ -297,7 +290,7 @@ def _finish(workspace: Workspace, row: Row, *, run: str, at: datetime) -> str:
     ended = {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run}
     sites = follow_champion(workspace, target, run=run, at=at, decision_key=str(row["decision_key"]))
     now = current_serving(workspace, str(row["site"]), target)
-    record_status(workspace, ended | {"status": "done", "serving_after": None if now is None else now.to_json()})
+    record_row(workspace, ended | {"status": "done", "serving_after": None if now is None else now.to_json()})
     _move_episode(workspace, row, run=run, at=at)
     keep_change_control(workspace, present.name, at=at)
     return _sentence(present, sites)
@@ -305,7 +298,7 @@ def _finish(workspace: Workspace, row: Row, *, run: str, at: datetime) -> str:
 
 def _give_up(workspace: Workspace, row: Row, *, run: str, at: datetime) -> str:
     told = {"status": "refused", "because": f"{row['because']}; cut off before anything moved"}
-    record_status(workspace, {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run} | told)
+    record_row(workspace, {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run} | told)
     return f"{row['action']} of {_rollout_of(row)['champion']} was cut off before anything moved, and is given up"
 
 
@@ -314,7 +307,7 @@ def _finish_restoration(workspace: Workspace, row: Row, *, run: str, at: datetim
     if now is None:
         return _give_up(workspace, row, run=run, at=at)
     ended = {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run}
-    record_status(workspace, ended | {"status": "done", "serving_after": now.to_json()})
+    record_row(workspace, ended | {"status": "done", "serving_after": now.to_json()})
     return _restored(now)
 
 

@@ -19,13 +19,13 @@ from platform_core.learn.registry import ModelRef
 from platform_core.manifest.schemas import DECISION
 from platform_core.manifest.serving import Serving, current_servings
 from platform_core.manifest.workspace import Workspace
-from platform_core.policy.record import decisions
+from platform_core.policy.record import decisions, record_row
 from platform_core.shift.adapted import trained_version
 from platform_core.shift.labels.prevalence import P_FIT, estimate_prevalence
 from platform_core.shift.scores import score_rows
 from platform_core.trial.gate import unseen_by
 from platform_core.trial.paired import Unseen, pair
-from platform_core.trial.rollout import finish_rollouts, record_status, rollout_facts, with_model
+from platform_core.trial.rollout import finish_rollouts, rollout_facts, with_model
 from platform_core.trial.weigh import SiteVerdict, as_json, judge_site
 
 Row = dict[str, Any]
@@ -248,7 +248,7 @@ def _end(workspace: Workspace, begun: Row, status: str, facts: Row, because: str
         "evidence": json.dumps(evidence, sort_keys=True, allow_nan=False),
         "run": run,
     }
-    record_status(workspace, row)
+    record_row(workspace, row)
 
 
 def _logit(share: float) -> float:

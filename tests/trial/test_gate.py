@@ -9,8 +9,8 @@ import pytest
 from platform_core.learn.registry import find
 from platform_core.manifest.serving import change_serving, current_serving
 from platform_core.manifest.workspace import Workspace
+from platform_core.policy.record import record_row
 from platform_core.trial.gate import judge
-from platform_core.trial.rollout import record_status
 from platform_core.trial.weigh import GateVerdict
 from tests.trial.conftest import AT
 from tests.trial.test_rollout import add_version
@@ -180,7 +180,7 @@ def test_every_judged_challenger_makes_the_next_one_pay_more(served: Workspace, 
         gate = {"gate": {"challenger": challenger, "alpha": alpha}}
         row = {"site": "south", "decision_key": challenger, "decided_at": AT, "target": "lesion", "action": "fine_tune"}
         row |= {"status": "refused", "evidence": json.dumps(gate), "run": "run"}
-        record_status(served, row)
+        record_row(served, row)
     assert verdict_on(served, "south", keys).number == 2  # one that was not evaluable, and this one, do not count
 
 

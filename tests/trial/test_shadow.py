@@ -15,9 +15,9 @@ from platform_core.learn import registry
 from platform_core.manifest.serving import change_serving, current_servings
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy.approvals import answer_decision
-from platform_core.policy.record import decisions
+from platform_core.policy.record import decisions, record_row
 from platform_core.policy.running import is_training_running
-from platform_core.trial.rollout import finish_rollouts, record_status
+from platform_core.trial.rollout import finish_rollouts
 from platform_core.trial.shadow import LONGEST, settle_shadow, shadow_facts, shadow_of, watch_shadow
 from tests.trial.conftest import AT
 from tests.trial.test_gate import BETTER, SAME, WORSE
@@ -48,7 +48,7 @@ def shadowed(served: Workspace) -> Workspace:
         "evidence": json.dumps(shadow_facts(here, challenger, champion, at=AT)),
         "run": "run",
     }
-    record_status(here, row)
+    record_row(here, row)
     registry.alias(here, challenger, "shadow", run="run", at=AT)
     return here
 
