@@ -17,7 +17,6 @@ from platform_core.manifest.serving import serving_history
 from platform_core.manifest.workspace import Workspace
 from platform_core.report.fleet_rows import Finding
 from platform_core.shift.compare import by_feature
-from platform_core.shift.estimates import estimate_of
 from platform_core.shift.labels.prevalence import P_FIT, estimate_prevalence
 from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.samples import Sample, accepted_sample, feature_values, period_samples, reference_samples
@@ -187,7 +186,7 @@ def _prevalence(scans: ScoredScans, reference: ScoredScans) -> Estimate | None:
         found = estimate_prevalence(scans.score, known.score, known.y, assumed=0.5, n_simulated=1)
     except EmptySample:
         return None
-    return estimate_of(found) if found.p_fit > P_FIT else None
+    return Estimate.of(found) if found.p_fit > P_FIT else None
 
 
 def _role(sample: Sample, accepted: Sample, periods: Sequence[Sample]) -> Role:

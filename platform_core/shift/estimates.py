@@ -98,7 +98,7 @@ def labelled_scores(material: Material, prevalence: TwoOpinions | None) -> Label
     told = told.where(_is_even(told, reliability))
     share = None
     if prevalence is not None and prevalence.by_scores.p_fit > P_FIT:
-        share = estimate_of(prevalence.by_scores)
+        share = Estimate.of(prevalence.by_scores)
     return LabelledScores(reliability=reliability, scores=told.score, y=told.y, prevalence=share)
 
 
@@ -115,8 +115,3 @@ def _is_even(told: ScoredScans, reliability: Reliability) -> YesNo:
     np.minimum.at(least, place[is_stated], chance[is_stated])
     number = np.array([number_of(f"even/{key}") / 2**64 for key in told.series_key.tolist()])
     return np.asarray(~(number * chance > least[place]), dtype=np.bool_)
-
-
-def estimate_of(found: PrevalenceEstimate) -> Estimate:
-    """The estimate alone."""
-    return Estimate(found.value, found.low, found.high)

@@ -13,7 +13,6 @@ from platform_core.shift.bound import UNKNOWN, Bound, divergence, expected_risk,
 from platform_core.shift.compare import FeatureShift, compare, long_table
 from platform_core.shift.estimates import (
     LabelledScores,
-    estimate_of,
     labelled_scores,
     p_told,
     prevalence_at_acceptance,
@@ -179,11 +178,11 @@ def _expected_risk(material: Material, measured: Evidence) -> Estimate | None:
     if calibration is None or source is None:
         return None
     if shown is not None and measured.is_certified and measured.through_scanner is not None:
-        return expected_risk(shown.scores, shown.y, calibration, estimate_of(measured.through_scanner))
+        return expected_risk(shown.scores, shown.y, calibration, Estimate.of(measured.through_scanner))
     if measured.prevalence is None or not measured.fits:
         return None
     known = source.where(source.is_labelled)
-    return expected_risk(known.score, known.y, calibration, estimate_of(measured.prevalence.by_scores))
+    return expected_risk(known.score, known.y, calibration, Estimate.of(measured.prevalence.by_scores))
 
 
 def compared(before: Patients | None, after: Patients | None, statistics: Collection[str]) -> tuple[FeatureShift, ...]:

@@ -7,6 +7,7 @@ of the positive class. Every function takes one row per scan.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,22 @@ CLIP = 1e-6
 """Probabilities are kept this far from 0 and 1, so that one sure mistake costs 13.8 nats, not infinity."""
 
 
+class Interval(Protocol):
+    """Whatever holds an estimate among other facts."""
+
+    @property
+    def value(self) -> float:
+        """What was estimated."""
+
+    @property
+    def low(self) -> float:
+        """Lower end of its 95 % interval."""
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with its 95 % interval."""
@@ -29,6 +46,11 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, found: Interval) -> Self:
+        """The estimate alone."""
+        return cls(found.value, found.low, found.high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

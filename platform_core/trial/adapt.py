@@ -169,7 +169,7 @@ def told_by(evidence: Evidence, assumed: float, p_labelled: float | None) -> tup
     if labels is not None:
         is_outside = not labels.low <= assumed <= labels.high
         p = p_labelled if p_labelled is not None else float(not is_outside)
-        found.append(Told(by="labels", share=Estimate(labels.value, labels.low, labels.high), p_changed=p))
+        found.append(Told(by="labels", share=Estimate.of(labels), p_changed=p))
     return tuple(found)
 
 

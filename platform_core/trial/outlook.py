@@ -63,7 +63,7 @@ def look(scores: Reals, reference: Reals, y: Reals, calibration: Calibration) ->
         found = estimate_prevalence(scores, reference, y, assumed=calibration.prevalence)
     except EmptySample:
         return None
-    share = Estimate(found.value, found.low, found.high)
+    share = Estimate.of(found)
     return Outlook(p_fit=found.p_fit, prevalence=share, risk=expected_risk(reference, y, calibration, share))
 
 

@@ -296,7 +296,7 @@ def _state(
     there, here = sides.reference.embeddings, sides.site.embeddings
     if there.size and here.size and min(len(sides.reference.keys), len(sides.site.keys)) >= MIN_PATIENTS:
         apart = mmd_test(there[state], here[state])
-        told[EMBEDDING] = Estimate(apart.value, apart.low, apart.high)
+        told[EMBEDDING] = Estimate.of(apart)
         told[SITE_BY_EMBEDDING] = _told_apart(there[state], here[state])
     told |= {signal.named: signal.auroc() for signal in signals}
     return told | _fit(sides, state)

@@ -145,7 +145,7 @@ def weigh(
         because="",
         fit_before=None if fit_before is None else fit_before.p_fit,
         fit_after=None if fit_after is None else fit_after.p_fit,
-        prevalence=None if fit_after is None else Estimate(fit_after.value, fit_after.low, fit_after.high),
+        prevalence=None if fit_after is None else Estimate.of(fit_after),
         nearer=_nearer(scene, after),
         expected_gain=_gain(expected),
         gain=_gain(labelled),
@@ -157,7 +157,7 @@ def weigh(
 
 def tells(by: str, found: PrevalenceEstimate) -> Told:
     """An estimate from scores that fit."""
-    return Told(by=by, share=Estimate(found.value, found.low, found.high), p_changed=found.p_changed)
+    return Told(by=by, share=Estimate.of(found), p_changed=found.p_changed)
 
 
 def _prevalence(scene: Scene, scores: Reals) -> PrevalenceEstimate | None:
@@ -177,7 +177,7 @@ def _nearer(scene: Scene, after: View) -> Estimate | None:
     is_same = np.array_equal(scene.before.embeddings, after.embeddings)
     seen = [view.scores[:, None] if is_same else view.embeddings for view in (scene.reference, scene.before, after)]
     was, now = (mmd_test(seen[0], rows[held]) for rows in seen[1:])
-    return difference(*(Estimate(found.value, found.low, found.high) for found in (was, now)))
+    return difference(Estimate.of(was), Estimate.of(now))
 
 
 def _gain(pairs: Pairs | None) -> Estimate | None:
