@@ -22,7 +22,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.policy.record import decisions, record_row
 from platform_core.shift.adapted import trained_version
 from platform_core.shift.labels.prevalence import P_FIT, estimate_prevalence
-from platform_core.shift.scores import score_rows
+from platform_core.shift.scores import ScoredScans, score_rows
 from platform_core.trial.gate import unseen_by
 from platform_core.trial.paired import Unseen, pair
 from platform_core.trial.rollout import finish_rollouts, rollout_facts, with_model
@@ -128,19 +128,21 @@ def watch_shadow(
 
 
 def _watch_scores(workspace: Workspace, before: Serving, after: Serving, keys: list[str], unseen: Unseen) -> ShadowSite:
-    was, now = (_scores(workspace, one, keys) for one in (before, after))
-    shared = sorted(was.keys() & now.keys())
+    was, now = (
+        score_rows(workspace, one.site, one.target, one.model, one.recipe, keys=keys) for one in (before, after)
+    )
+    shared = np.intersect1d(was.series_key, now.series_key)
     calls = [
-        np.array([scores[key] for key in shared]) + one.calibration.logit_offset >= _logit(one.calibration.threshold)
-        for scores, one in ((was, before), (now, after))
+        one.calibration.probability(scans.score[np.isin(scans.series_key, shared)]) >= one.calibration.threshold
+        for scans, one in ((was, before), (now, after))
     ]
     pairs = pair(workspace, before, after, keys=keys, unseen=unseen)
     return ShadowSite(
         site=before.site,
         n_scans=len(shared),
         n_disagree=int((calls[0] != calls[1]).sum()),
-        p_fit_champion=_fit(workspace, before, keys),
-        p_fit_shadow=_fit(workspace, after, keys),
+        p_fit_champion=_fit(workspace, before, was),
+        p_fit_shadow=_fit(workspace, after, now),
         gate=judge_site(before.site, pairs, workspace.settings.policy),
     )
 
@@ -184,15 +186,9 @@ def _predicted(workspace: Workspace, serving: Serving) -> set[str]:
     return set(workspace.lake.read(layout.PREDICTION, where, ["series_key"]).column("series_key").to_pylist())
 
 
-def _scores(workspace: Workspace, serving: Serving, keys: list[str]) -> dict[str, float]:
-    scans = score_rows(workspace, serving.site, serving.target, serving.model, serving.recipe, keys=keys)
-    return dict(zip(scans.series_key.tolist(), scans.score.tolist(), strict=True))
-
-
-def _fit(workspace: Workspace, serving: Serving, keys: list[str]) -> float | None:
+def _fit(workspace: Workspace, serving: Serving, scans: ScoredScans) -> float | None:
     """Whether a site's scores are a mixture of those of the source's classes by the same model."""
     source = workspace.target(serving.target).source_site
-    scans = score_rows(workspace, serving.site, serving.target, serving.model, serving.recipe, keys=keys)
     _, first = np.unique(scans.patient_key, return_index=True)
     if len(first) < MIN_PATIENTS or serving.site == source:
         return None
@@ -249,7 +245,3 @@ def _end(workspace: Workspace, begun: Row, status: str, facts: Row, because: str
         "run": run,
     }
     record_row(workspace, row)
-
-
-def _logit(share: float) -> float:
-    return float(np.log(share) - np.log1p(-share))
