@@ -102,6 +102,14 @@ def decide(case: Case) -> Next:
     return cases.decide_next(case)
 
 
+@task(task_run_name="calibrate {case.site}")
+def calibrate(case: Case, decided: Next) -> None:
+    """Scale and offset fitted to the site's labels, judged on labels that did not fit them."""
+    from platform_core.trial import calibrate as trial
+
+    trial.calibrate(case, decided.decision)
+
+
 @task(task_run_name="recalibrate {case.site}")
 def recalibrate(case: Case, decided: Next) -> None:
     """Move the prior of the site's serving; no weight moves."""
@@ -138,7 +146,7 @@ def train_challenger(case: Case, decided: Next) -> str | None:
 @task(task_run_name="no challenger for {case.site}")
 def give_up(case: Case, decided: Next, reason: str) -> None:
     """Settle a fine-tuning as refused that could not be carried out."""
-    from platform_core.trial import finetune as trial
+    from platform_core.trial import attempt as trial
 
     trial.give_up(case, decided.decision, reason)
 

@@ -4,7 +4,6 @@ What is fitted and what is judged are different patients: statistics come from t
 evaluation part, nearness and labels are judged on those who are. The champion and every other site stay as they are.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,14 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from platform_core.errors import (
-    BadRequest,
-    EmptySample,
-    NotAdaptable,
-    PlatformError,
-    TooLittleMemory,
-    Unavailable,
-)
+from platform_core.errors import BadRequest, EmptySample, NotAdaptable, TooLittleMemory
 from platform_core.learn import registry
 from platform_core.learn.adapt import register_adapted
 from platform_core.learn.adaptations import ADAPTATIONS
@@ -36,14 +28,13 @@ from platform_core.shift.evidence import Evidence, evidence_of
 from platform_core.shift.inputs import Inputs, Reference, material_of, read_inputs
 from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.scores import ScoredScans
+from platform_core.trial.attempt import attempt
 from platform_core.trial.case import Case, finding_of, serve, settle
 from platform_core.trial.expiry import until
 from platform_core.trial.paired import Pairs
 from platform_core.trial.rollout import with_model
 from platform_core.trial.transported import show_again
 from platform_core.trial.without_labels import Adapted, Scene, Told, Verdict, View, refused, tells, weigh
-
-log = logging.getLogger("sitedrift")
 
 ENOUGH_HELD_OUT = 100
 """Scans of the reference that moved no weight from which on they alone stand for it."""
@@ -64,29 +55,15 @@ def adapt_model(case: Case, decision: Decision) -> Adapted | None:
     Raises:
         Unavailable: If the store fails: another try may succeed.
     """
-    try:
-        tried, model = _adapted(case)
-    except Unavailable:
-        raise
-    except PlatformError as error:
-        facts: dict[str, Any] = {"refused": str(error)}
-    except Exception as error:  # whatever a network raises, nobody's site may stop for it
-        log.exception("%s: the adaptation to %s failed", case.target, case.site)
-        facts = {"refused": f"the adaptation failed: {type(error).__name__}; the log of run {case.run} says where"}
-    else:
-        if model is not None:
-            return Adapted(model=model, tried=tried)
-        facts = _facts(tried)
-    settle(case, decision, status="refused", before=case.serving, facts=facts)
-    return None
+    return attempt(case, decision, lambda: _adapted(case, decision), named="the adaptation")
 
 
-def _adapted(case: Case) -> tuple[tuple[Verdict, ...], str | None]:
-    """What was tried, and `model@version` of the last of them if it passed."""
+def _adapted(case: Case, decision: Decision) -> Adapted | None:
     stage = _stage(case)
     tried, network = try_in_turn(stage.network, stage.fitted, stage.reference_arrays, stage.judge)
     if network is None:
-        return tried, None
+        settle(case, decision, status="refused", before=case.serving, facts=_facts(tried))
+        return None
     made = register_adapted(
         case.workspace,
         stage.parent,
@@ -98,7 +75,7 @@ def _adapted(case: Case) -> tuple[tuple[Verdict, ...], str | None]:
         run=case.run,
         at=case.at,
     )
-    return tried, made.name
+    return Adapted(model=made.name, tried=tried)
 
 
 def settle_adapted(case: Case, decision: Decision, adapted: Adapted) -> None:

@@ -1,20 +1,14 @@
 """A challenger for one site's shift: its strategy raced, then trained; what becomes of it is `promotion.py`'s."""
 
-import logging
-from collections.abc import Mapping
-from typing import Any
-
-from platform_core.errors import PlatformError, Unavailable
 from platform_core.learn import registry
 from platform_core.learn.contract import Tell, untold
 from platform_core.learn.judging import NONE
 from platform_core.learn.registry import ModelRef
 from platform_core.learn.train import fine_tune, gather
 from platform_core.policy.decide import Decision
-from platform_core.trial.case import Case, settle
+from platform_core.trial.attempt import attempt, give_up
+from platform_core.trial.case import Case
 from platform_core.trial.race import race_facts, read_race, run_race
-
-log = logging.getLogger("sitedrift")
 
 
 def train_challenger(case: Case, decision: Decision, *, tell: Tell = untold) -> str | None:
@@ -29,21 +23,7 @@ def train_challenger(case: Case, decision: Decision, *, tell: Tell = untold) -> 
     Raises:
         Unavailable: If a GPU or the store fails: another try may succeed, `give_up` settles it if none does.
     """
-    try:
-        return _made(case, decision, tell)
-    except Unavailable:
-        raise
-    except PlatformError as error:
-        give_up(case, decision, str(error))
-    except Exception as error:  # whatever a network raises, nobody's site may stop for it
-        log.exception("%s: the fine-tuning for %s failed", case.target, case.site)
-        give_up(case, decision, f"the training failed: {type(error).__name__}; the log of run {case.run} says where")
-    return None
-
-
-def give_up(case: Case, decision: Decision, reason: str, facts: Mapping[str, Any] | None = None) -> None:
-    """Settle a fine-tuning as refused before there was a challenger; nothing that is served changes."""
-    settle(case, decision, status="refused", before=case.serving, facts={"refused": reason, **(facts or {})})
+    return attempt(case, decision, lambda: _made(case, decision, tell), named="the training")
 
 
 def _made(case: Case, decision: Decision, tell: Tell) -> str | None:

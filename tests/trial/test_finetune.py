@@ -31,8 +31,9 @@ from platform_core.policy.record import decisions
 from platform_core.storage import local
 from platform_core.storage.tables import rows_of
 from platform_core.trial import finetune, race
+from platform_core.trial.attempt import give_up
 from platform_core.trial.case import Case
-from platform_core.trial.finetune import give_up, train_challenger
+from platform_core.trial.finetune import train_challenger
 from platform_core.trial.race import race_facts, read_race, seeds_of
 from tests.learn.conftest import patients_in, plant, with_target
 
