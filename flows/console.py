@@ -8,7 +8,7 @@ from rich.table import Table
 
 from platform_core.report.fleet_rows import Measures, SiteSummary
 from platform_core.shift.risk import Estimate
-from platform_core.trial.backtest import Ending
+from platform_core.trial.backtest import Ending, acts_of
 
 HEADINGS = ("site", "scans", "found", "size", "done about it", "log-loss, nats", "balanced error", "AUROC")
 STYLES = {"needs a person": "bold red", "acted": "yellow", "in progress": "yellow", "quiet": "green"}
@@ -90,8 +90,7 @@ def print_endings(endings: Sequence[Ending], console: Console | None = None) -> 
     table.add_row("alarms", *(str(len(ending.alarms)) for ending in endings))
     table.add_row("days from change to alarm, median", *(_days(ending.days_to_alarm) for ending in endings))
     table.add_row("days from change to action, median", *(_days(ending.days_to_action) for ending in endings))
-    kinds = sorted({(act.action, act.status) for ending in endings for act in ending.decisions if act.action != "none"})
-    for action, status in kinds:
+    for action, status in acts_of(endings):
         counts = (str(ending.count(action, status)) for ending in endings)
         table.add_row(f"{action.replace('_', ' ')}, {status}", *counts)
     table.add_row("hours of training", *(f"{ending.training_hours:.2f}" for ending in endings))

@@ -8,7 +8,7 @@ from platform_core.manifest.workspace import Workspace
 from platform_core.report import charts
 from platform_core.report.page import write_page
 from platform_core.report.spelling import ACTION_WORDS
-from platform_core.trial.backtest import Acted, Ending
+from platform_core.trial.backtest import Acted, Ending, acts_of
 
 
 def write_backtest(workspace: Workspace, target: str, endings: Sequence[Ending], *, at: datetime) -> str:
@@ -24,14 +24,9 @@ def write_backtest(workspace: Workspace, target: str, endings: Sequence[Ending],
         first=endings[0],
         endings=endings,
         acts=acts_of(endings),
-        told=[[act for act in ending.decisions if act.action != "none"] for ending in endings],
+        told=[ending.acts for ending in endings],
         figures={name: charts.as_script(figure) for name, figure in figures.items()},
     )
-
-
-def acts_of(endings: Sequence[Ending]) -> list[tuple[str, str]]:
-    """Every action and how it ended, of all policies."""
-    return sorted({(act.action, act.status) for ending in endings for act in ending.decisions if act.action != "none"})
 
 
 def marks_of(ending: Ending) -> dict[str, list[charts.Mark]]:
@@ -42,9 +37,8 @@ def marks_of(ending: Ending) -> dict[str, list[charts.Mark]]:
         marks[alarm.site].append(
             charts.Mark(day, "alarm", f"{alarm.days_of_delay} days after the change seems to begin")
         )
-    for act in ending.decisions:
-        if act.action != "none":
-            marks[act.site].append(charts.Mark(act.night * ending.every_days, _named(act), act.because))
+    for act in ending.acts:
+        marks[act.site].append(charts.Mark(act.night * ending.every_days, _named(act), act.because))
     return marks
 
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from platform_core import layout
 from platform_core.errors import BadRequest
-from platform_core.learn.registry import find, read_reference
+from platform_core.learn.registry import read_reference
 from platform_core.manifest.serving import Serving, serving_history
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy.costs import hours_of_training
@@ -32,7 +32,7 @@ from platform_core.shift.scores import ScoredScans, score_rows
 from platform_core.storage.objects import open_objects
 
 Wholes = npt.NDArray[np.intp]
-EPOCH = date(1970, 1, 1)
+Days = npt.NDArray[np.datetime64]
 BY_SERIES = (layout.SERIES, layout.STAGE, layout.VOLUME, layout.FEATURE, layout.PREDICTION)
 """Tables whose rows come with their series; labels come when they were given."""
 WHOLE = (layout.PATIENT_MERGE,)
@@ -50,9 +50,13 @@ class Replay:
     sites: tuple[str, ...]
     """The source first."""
     first_model: str
+    first_recipe: str
+    """By which the source was seen then."""
     every_days: int
     n_nights: int
     began_at: datetime
+    began_on: Mapping[str, date]
+    """Per site, by its own clock: the day of night 0."""
 
     def moment(self, night: int) -> datetime:
         """When a night is, by the clock of the replay."""
@@ -61,6 +65,11 @@ class Replay:
     def run(self, night: int) -> str:
         """The run of a night."""
         return f"night-{night:04d}"
+
+    def nights(self, site: str, days: Days) -> Wholes:
+        """The first night on or after each day of a site, 0 for all that come before."""
+        since = (days - np.datetime64(self.began_on[site], "D")).astype(np.intp)
+        return np.maximum(0, -(-since // self.every_days)).astype(np.intp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +113,11 @@ class Ending:
     those patients alone. Sites without them are missing."""
     risk_of_all: Estimate | None
     """The same over the patients of all sites."""
+
+    @property
+    def acts(self) -> tuple[Acted, ...]:
+        """Decisions by which something was to be done."""
+        return tuple(each for each in self.decisions if each.action != "none")
 
     def count(self, action: str, status: str = "done") -> int:
         """Decisions of one action that ended in one way."""
@@ -166,9 +180,11 @@ def begin(
         target=target,
         sites=named,
         first_model=f"{target}@{first['version']}",
+        first_recipe=str(first["recipe"]),
         every_days=every_days,
         n_nights=0,
         began_at=first["since"],
+        began_on=_first_days(workspace, named, str(first["bundle_uri"])),
     )
     nights = [int(_came(replay, name).night.max(initial=0)) for name in named]
     return replace(replay, n_nights=max(nights) + 1)
@@ -182,18 +198,24 @@ def arrive(replay: Replay, night: int) -> list[str]:
 def ending(replay: Replay, policy: str) -> Ending:
     """What the replay came to, read from its tables."""
     workspace = open_workspace(replay.uri)
-    seen = {name: list(_served(workspace, replay, name)) for name in replay.sites}
+    came = {name: _came(replay, name) for name in replay.sites}
+    seen = {name: list(_served(workspace, replay, name, came[name])) for name in replay.sites}
     return Ending(
         policy=policy,
         n_nights=replay.n_nights,
         every_days=replay.every_days,
-        n_patients={name: len(set(_came(replay, name).patient)) for name in replay.sites},
+        n_patients={name: len(set(came[name].patient)) for name in replay.sites},
         alarms=_alarms(workspace, replay),
         decisions=_decisions(workspace, replay),
         training_hours=_training_hours(workspace, replay),
         risk={name: _risk(parts) for name, parts in seen.items() if parts},
         risk_of_all=_risk([part for parts in seen.values() for part in parts]) if any(seen.values()) else None,
     )
+
+
+def acts_of(endings: Sequence[Ending]) -> list[tuple[str, str]]:
+    """Every action and how it ended, of all policies."""
+    return sorted({(act.action, act.status) for ending in endings for act in ending.acts})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,26 +225,13 @@ class _Came:
     series: npt.NDArray[np.str_]
     patient: npt.NDArray[np.str_]
     night: Wholes
-    day_0: int
-    """The site's day of night 0, since 1970."""
 
 
 def _came(replay: Replay, site: str) -> _Came:
-    workspace = open_workspace(replay.original)
-    rows = workspace.lake.read(layout.SERIES, pc.field("site") == site, ["series_key", "patient_key", "observed_on"])
-    series = np.array(rows.column("series_key").to_pylist(), dtype=np.str_)
-    days = rows.column("observed_on").to_numpy().astype("datetime64[D]").astype(np.intp)
-    if site == replay.sites[0]:
-        day_0 = int(days[np.isin(series, _learned_from(workspace, replay.first_model, site))].max(initial=days.min()))
-    else:
-        day_0 = int(days.min(initial=0 if not len(days) else days[0]))
-    patient = np.array(rows.column("patient_key").to_pylist(), dtype=np.str_)
-    return _Came(series, patient, _night_of(days, day_0, replay.every_days), day_0)
-
-
-def _night_of(days: Wholes, day_0: int, every_days: int) -> Wholes:
-    """The first night on or after each day, 0 for all that come before."""
-    return np.maximum(0, -(-(days - day_0) // every_days)).astype(np.intp)
+    lake = open_workspace(replay.original).lake
+    rows = lake.read(layout.SERIES, pc.field("site") == site, ["series_key", "patient_key", "observed_on"])
+    series, patient = (np.array(rows.column(name).to_pylist(), dtype=np.str_) for name in ("series_key", "patient_key"))
+    return _Came(series, patient, replay.nights(site, rows.column("observed_on").to_numpy()))
 
 
 def _bring(replay: Replay, site: str, night: int) -> bool:
@@ -235,25 +244,24 @@ def _bring(replay: Replay, site: str, night: int) -> bool:
         rows = original.read(table, of_site & pc.field("series_key").isin(pa.array(keys, pa.string())))
         lake.append(table, _known_at_first(replay, site, table, rows), transaction=f"{table}/{site}/{night}")
     labels = original.read(layout.LABEL, of_site)
-    labels = labels.filter(pa.array(_night_of_labels(replay, came, labels) == night))
+    labels = labels.filter(pa.array(_night_of_labels(replay, site, came, labels) == night))
     n_labels = lake.append(layout.LABEL, labels, transaction=f"{layout.LABEL}/{site}/{night}")
     return len(keys) > 0 or n_labels > 0
 
 
-def _night_of_labels(replay: Replay, came: _Came, labels: pa.Table) -> Wholes:
+def _night_of_labels(replay: Replay, site: str, came: _Came, labels: pa.Table) -> Wholes:
     """On which night each label comes: with its scan, or when it was given if that was later and is known."""
     of_series = dict(zip(came.series.tolist(), came.night.tolist(), strict=True))
     scan = np.array([of_series.get(key, -1) for key in labels.column("series_key").to_pylist()], dtype=np.intp)
-    given = [came.day_0 if day is None else (day - EPOCH).days for day in labels.column("labelled_on").to_pylist()]
-    night = np.maximum(scan, _night_of(np.array(given, dtype=np.intp), came.day_0, replay.every_days))
+    given = [day or replay.began_on[site] for day in labels.column("labelled_on").to_pylist()]
+    night = np.maximum(scan, replay.nights(site, np.array(given, dtype="datetime64[D]")))
     return np.where(scan < 0, -1, night).astype(np.intp)
 
 
 def _known_at_first(replay: Replay, site: str, table: str, rows: pa.Table) -> pa.Table:
     """Without what recipes and models made of the scans, but for the source's under the first champion."""
-    original = open_workspace(replay.original)
     is_source = site == replay.sites[0]
-    recipes = [layout.NATIVE, "", *([find(original, replay.first_model).recipe] if is_source else [])]
+    recipes = [layout.NATIVE, "", *([replay.first_recipe] if is_source else [])]
     models = ["", *([replay.first_model] if is_source else [])]
     for column, known in (("recipe", recipes), ("model", models)):
         if column in rows.column_names and table != layout.SERIES:
@@ -323,15 +331,21 @@ def _bring_volumes(workspace: Workspace, replayed: Workspace, sites: Sequence[st
                 place.symlink_to(Path(workspace.uri) / folder, target_is_directory=True)
 
 
-def _learned_from(workspace: Workspace, model: str, site: str) -> npt.NDArray[np.str_]:
-    rows = read_reference(workspace, find(workspace, model).bundle_uri).to_pylist()
-    return np.array([row["series_key"] for row in rows if row["site"] == site], dtype=np.str_)
+def _first_days(workspace: Workspace, sites: Sequence[str], bundle_uri: str) -> dict[str, date]:
+    """The source's last day in the champion's reference, its first if it is not in it; of other sites their first."""
+    learned = {(row["site"], row["series_key"]) for row in read_reference(workspace, bundle_uri).to_pylist()}
+    found = {}
+    for site in sites:
+        rows = workspace.lake.read(layout.SERIES, pc.field("site") == site, ["series_key", "observed_on"]).to_pylist()
+        first = min((row["observed_on"] for row in rows), default=date.min)
+        known = [row["observed_on"] for row in rows if (site, row["series_key"]) in learned and site == sites[0]]
+        found[site] = max(known, default=first)
+    return found
 
 
-def _served(workspace: Workspace, replay: Replay, site: str) -> Iterator[tuple[ScoredScans, Serving]]:
+def _served(workspace: Workspace, replay: Replay, site: str, came: _Came) -> Iterator[tuple[ScoredScans, Serving]]:
     """Labelled evaluation scans with the serving that was in force when they came."""
-    came, history = _came(replay, site), _history(workspace, replay, site)
-    for serving, first, last in history:
+    for serving, first, last in _history(workspace, replay, site):
         keys = came.series[(came.night >= first) & (came.night <= last)].tolist()
         args = (workspace, site, replay.target, serving.model, serving.recipe)
         scans = score_rows(*args, keys=keys, part="evaluation")
@@ -364,13 +378,12 @@ def _risk(parts: Sequence[tuple[ScoredScans, Serving]]) -> Estimate:
 
 def _alarms(workspace: Workspace, replay: Replay) -> tuple[Alarmed, ...]:
     """Alarms of all sites, in order of the night."""
-    day_0 = {name: _came(replay, name).day_0 for name in replay.sites}
     found = []
     for row in workspace.lake.read(layout.ALARM).to_pylist():
         night = (row["raised_at"] - replay.began_at).days // replay.every_days
-        told_on = day_0[row["site"]] + night * replay.every_days
-        changed_on = (row["changed_on"] - EPOCH).days
-        found.append(Alarmed(site=row["site"], night=night, days_of_delay=max(0, told_on - changed_on)))
+        told_on = replay.began_on[row["site"]] + timedelta(days=night * replay.every_days)
+        delay = (told_on - row["changed_on"]).days
+        found.append(Alarmed(site=row["site"], night=night, days_of_delay=max(0, delay)))
     return tuple(sorted(found, key=lambda alarm: (alarm.night, alarm.site)))
 
 
