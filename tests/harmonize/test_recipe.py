@@ -1,19 +1,29 @@
 """Recipes: checked before the first scan, fitted step by step, repeated from JSON."""
 
+import tomllib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
+from flows.demo import SETTINGS as DEMO
 from platform_core.errors import BadSetting, UnknownName
+from platform_core.features.measure import measure
+from platform_core.harmonize.contract import nothing_to_learn
 from platform_core.harmonize.recipe import FittedRecipe, apply_recipe, fit_recipe, parse_recipe
 from platform_core.imaging.volume import Geometry, Volume
+from platform_core.manifest.workspace import TEMPLATE
+from platform_core.phantom.acquire import acquire
+from platform_core.phantom.anatomy import draw_anatomy
+from platform_core.phantom.vendors import NORTH
 from platform_core.settings import StepSettings
 
 STEPS = (
     {"harmonizer": "resample", "spacing_mm": [1.5, 1.5, 3.0]},
-    {"harmonizer": "clip_intensity", "low": -1000.0, "high": 400.0},
     {"harmonizer": "histogram_match"},
+    {"harmonizer": "clip_intensity", "low": -1000.0, "high": 400.0},
 )
 
 
@@ -74,8 +84,8 @@ def test_another_setting_or_another_sample_gives_another_name() -> None:
 def test_a_step_learns_on_what_the_steps_before_it_leave() -> None:
     sample = [scan(n) for n in range(3)]
     clip = {"harmonizer": "clip_intensity", "low": -900.0, "high": 400.0}
-    clipped = fit_recipe(parse_recipe(written(clip, STEPS[2])), sample, None)
-    alone = fit_recipe(parse_recipe(written(STEPS[2])), sample, None)
+    clipped = fit_recipe(parse_recipe(written(clip, STEPS[1])), sample, None)
+    alone = fit_recipe(parse_recipe(written(STEPS[1])), sample, None)
     assert clipped.steps[1].learned["site"][0] == -900
     assert alone.steps[0].learned["site"][0] == pytest.approx(-1000, abs=3)
 
@@ -114,3 +124,47 @@ def test_no_steps_leave_the_volume_as_it_came() -> None:
     applied = apply_recipe(FittedRecipe(()), scan(0))
     assert np.array_equal(applied.volume.voxels, scan(0).voxels)
     assert applied.volume.voxels.dtype == np.int16
+
+
+def bent(seed: int, gamma: float = 1.0) -> Volume:
+    """A phantom whose values between -200 and 300 HU went through a gamma."""
+    rng = np.random.default_rng(seed)
+    volume = acquire(draw_anatomy("benign", rng), NORTH.acquisition, rng)
+    share = np.clip((volume.voxels.astype(np.float32) + 200) / 500, 0, 1)
+    curved = np.where((share > 0) & (share < 1), share**gamma * 500 - 200, volume.voxels)
+    return replace(volume, voxels=curved.astype(np.float32))
+
+
+def mean_ks(*steps: dict[str, Any]) -> float:
+    """Mean distance of the features of a bent site from the reference's, after a recipe fitted on other scans of it."""
+    recipe = parse_recipe(written(*steps))
+    there = fit_recipe(recipe, [bent(n) for n in range(8)], None)
+    here = fit_recipe(recipe, [bent(100 + n, 0.65) for n in range(8)], there)
+    site = [measure(apply_recipe(here, bent(200 + n, 0.65)).volume, "CT") for n in range(16)]
+    reference = [measure(apply_recipe(there, bent(300 + n)).volume, "CT") for n in range(16)]
+    gaps = []
+    for name in site[0]:
+        ours, theirs = ([value for row in rows if (value := row[name]) is not None] for rows in (site, reference))
+        if ours and theirs:
+            gaps.append(ks_2samp(ours, theirs).statistic)
+    return float(np.mean(gaps))
+
+
+def test_a_clip_behind_what_learns_leaves_a_site_nearer_than_one_before_it() -> None:
+    resample, clip = STEPS[0], {"harmonizer": "clip_intensity", "low": -150.0, "high": 250.0}
+    match = {"harmonizer": "histogram_match", "foreground_above": -500.0}
+    first, last, no_match = mean_ks(resample, clip, match), mean_ks(resample, match, clip), mean_ks(resample, clip)
+    assert last < 0.75 * first
+    assert last < 0.75 * no_match
+
+
+@pytest.mark.parametrize("file", [DEMO, TEMPLATE], ids=["demo", "template"])
+def test_the_recipes_that_users_are_given_clip_last(file: Any) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    start = next(n for n, line in enumerate(lines) if line.lstrip("# ").startswith("[target.lesion]"))
+    uncommented = lines[start:] if not lines[start].startswith("#") else [line[2:] for line in lines[start:]]
+    steps = tomllib.loads("\n".join(uncommented))["target"]["lesion"]["recipe"]
+    recipe = parse_recipe(written(*steps))
+    learns = [step.harmonizer.fit is not nothing_to_learn for step in recipe.steps]
+    assert any(learns)
+    assert recipe.steps[-1].harmonizer.name == "clip_intensity"
