@@ -7,7 +7,7 @@ of the positive class. Every function takes one row per scan.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,14 @@ class RiskReport:
     n_positive: int
     overlap_loss: Estimate | None = None
     """Of a segmentation: 1 - Dice, mean over scans, [0, 1], lower is better; all other metrics are None then."""
+
+
+def columns_of(
+    name: str, estimate: Estimate | None, low: str | None = None, high: str | None = None
+) -> dict[str, Any]:
+    """An estimate as three columns of a row, by default `name`, `name_low` and `name_high`; nulls if there is none."""
+    numbers = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
+    return dict(zip((name, low or f"{name}_low", high or f"{name}_high"), numbers, strict=True))
 
 
 def log_losses(y: Reals, p: Reals) -> Reals:

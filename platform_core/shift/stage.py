@@ -19,7 +19,7 @@ from platform_core.shift.labels.bbse import CalledPrevalence
 from platform_core.shift.labels.labelled_prevalence import LabelledPrevalence
 from platform_core.shift.labels.prevalence import PrevalenceEstimate
 from platform_core.shift.newcomer import newcomer_rows
-from platform_core.shift.risk import Estimate
+from platform_core.shift.risk import columns_of
 from platform_core.storage.tables import rows_of
 
 HasInterval = PrevalenceEstimate | CalledPrevalence | LabelledPrevalence
@@ -122,21 +122,12 @@ def _finding(inputs: Inputs, verdict: Verdict, bound: Bound, run: str) -> Findin
         period_end=inputs.current.period_end,
         reference=model if inputs.is_accepted and model is not None else accepted,
         kind=verdict.kind,
-        **_columns("size", verdict.size, low="low", high="high"),
+        **columns_of("size", verdict.size, "low", "high"),
         n_needed=verdict.n_needed,
         explained_by=verdict.explained_by,
         run=run,
-        **{name: value for term in terms for name, value in _term(term, getattr(bound, term)).items()},
+        **{name: value for term in terms for name, value in columns_of(term, getattr(bound, term)).items()},
     )
-
-
-def _term(name: str, estimate: Estimate | None) -> dict[str, Any]:
-    return _columns(name, estimate, low=f"{name}_low", high=f"{name}_high")
-
-
-def _columns(name: str, estimate: Estimate | None, *, low: str, high: str) -> dict[str, Any]:
-    """An estimate as three columns; nulls if there is none."""
-    return {name: estimate and estimate.value, low: estimate and estimate.low, high: estimate and estimate.high}
 
 
 def _shift_rows(inputs: Inputs, evidence: Evidence, run: str) -> list[dict[str, Any]]:

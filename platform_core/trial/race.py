@@ -26,7 +26,7 @@ from platform_core.learn.training import CrossFitted
 from platform_core.manifest.schemas import RACE
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
-from platform_core.shift.risk import Estimate
+from platform_core.shift.risk import columns_of
 from platform_core.storage.tables import rows_of
 from platform_core.trial.case import Case, finding_of
 from platform_core.trial.gate import unseen_by
@@ -167,12 +167,8 @@ def _record(case: Case, material: Material, race_key: str, found: Race) -> None:
 
 def _row(entry: Entry) -> dict[str, Any]:
     plain = {name: getattr(entry, name) for name in (*TOLD, "step")}
-    return plain | {"curve": list(entry.curve)} | _columns("log_loss", entry.log_loss) | _columns("gain", entry.gain)
-
-
-def _columns(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    value, low, high = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+    intervals = columns_of("log_loss", entry.log_loss) | columns_of("gain", entry.gain)
+    return plain | {"curve": list(entry.curve)} | intervals
 
 
 def _triples(row: Mapping[str, Any]) -> dict[str, list[float] | None]:
