@@ -47,12 +47,7 @@ def read_label_file(file: Path, target: str, classes: Sequence[str], value_colum
         SchemaMismatch: If columns are missing.
         BadInput: If no row states a class: the column or the classes are others.
     """
-    if not file.is_file():
-        raise NoSuchPlace(str(file), "a CSV of labels", "correct the name of the file")
-    rows = read_numbered_rows(file, [value_column])
-    columns = list(rows[0][1]) if rows else list(WHOSE)
-    if not set(WHOSE) & set(columns):
-        raise SchemaMismatch(file.name, [" or ".join(WHOSE)], columns)
+    rows = read_rows(file, value_column)
     spelt = {value: as_class(value, classes) for value in {row[value_column].strip() for _, row in rows}}
     stated, refused, n_not_stated = [], [], 0
     for line, row in rows:
@@ -72,6 +67,22 @@ def read_label_file(file: Path, target: str, classes: Sequence[str], value_colum
             "at most 1, or a guideline that could identify a patient"
         )
     return LabelFile(len(rows), tuple(stated), n_not_stated, tuple(refused))
+
+
+def read_rows(file: Path, column: str) -> list[tuple[int, Row]]:
+    """Every row of a CSV with that column and one of `WHOSE`, with its line.
+
+    Raises:
+        NoSuchPlace: If there is no such file.
+        SchemaMismatch: If columns are missing.
+    """
+    if not file.is_file():
+        raise NoSuchPlace(str(file), "a CSV of labels", "correct the name of the file")
+    rows = read_numbered_rows(file, [column])
+    columns = list(rows[0][1]) if rows else list(WHOSE)
+    if not set(WHOSE) & set(columns):
+        raise SchemaMismatch(file.name, [" or ".join(WHOSE)], columns)
+    return rows
 
 
 def fault_in(row: Row) -> str | None:

@@ -137,22 +137,35 @@ def import_labels(
     workspace.site(site)
     told = read_label_file(file, target, workspace.target(target).classes, value_column)
     door = open_door(workspace)
-    asked = {row["series_key"]: row["sampling_probability"] for row in _asked(workspace, target, site)}
+    asked = asked_chances(workspace, target, site)
     matcher = Matcher(workspace, site, door, told.stated)
     matched = [(one, matcher.series_of(one.row)) for one in told.stated]
     found: dict[str, list[Reading]] = defaultdict(list)
     for one, keys in matched:
         for key in keys:
-            found[key].append(_reading(door, site, one.row, one.value, asked.get(key)))
+            found[key].append(reading_in(door, site, one.row, one.value, asked.get(key)))
     n_written = _write(workspace, site, target, found, run)
     n_matched = sum(bool(keys) for _, keys in matched)
-    return _counted(workspace, site, target, told, found, n_matched=n_matched, n_written=n_written)
+    return _counted(workspace, site, target, told, found, n_matched=n_matched, n_written=n_written, asked=asked)
 
 
-def _asked(workspace: Workspace, target: str, site: str) -> list[dict[str, Any]]:
-    """Scans of one site that were asked for."""
-    rows: list[dict[str, Any]] = asked_table(workspace, target).filter(pc.field("site") == site).to_pylist()
-    return rows
+def asked_chances(workspace: Workspace, target: str, site: str) -> dict[str, float | None]:
+    """The scans of one site that were asked for, by series_key, with the chance of each."""
+    rows = asked_table(workspace, target).filter(pc.field("site") == site).to_pylist()
+    return {row["series_key"]: row["sampling_probability"] for row in rows}
+
+
+def reading_in(door: Door, site: str, row: Row, value: str, asked: float | None) -> Reading:
+    """What a row says beside its class, identity gone; `asked` is the chance by which its scan was asked for."""
+    reader = row.get("reader", "").strip()
+    stated = number_in(row.get("sampling_probability", ""))
+    return Reading(
+        value=value,
+        guideline=row.get("guideline", "").strip() or None,
+        reader=None if not reader else reader if reader == ADJUDICATOR else door.reader_key(site, reader),
+        labelled_on=door.shift_date(site, day_of(row.get("labelled_on"))),
+        sampling_probability=asked if stated is None else stated,
+    )
 
 
 def _counted(
@@ -164,11 +177,11 @@ def _counted(
     *,
     n_matched: int,
     n_written: int,
+    asked: Mapping[str, float | None],
 ) -> LabelCount:
     verdicts = label_verdicts(workspace, target).filter(pc.field("site") == site).to_pylist()
     differing = [row for row in verdicts if row["n_values"] > 1 and row["series_key"] in found]
     labelled = {row["series_key"] for row in verdicts if row["value"] is not None}
-    asked = [row["series_key"] for row in _asked(workspace, target, site)]
     by_value = Counter(reading.value for readings in found.values() for reading in set(readings))
     return LabelCount(
         site=site,
@@ -184,7 +197,7 @@ def _counted(
         n_contradicting=len(differing),
         n_undecided=sum(row["value"] is None for row in differing),
         n_asked=len(asked),
-        n_open=len(set(asked) - labelled),
+        n_open=len(asked.keys() - labelled),
     )
 
 
@@ -231,19 +244,6 @@ def read_labels(workspace: Workspace, target: str, site: str) -> dict[str, int]:
     table = labels_in_force(workspace, target)
     rows = table.filter(pc.field("site") == site).to_pylist()
     return {row["series_key"]: classes.index(row["value"]) for row in rows if row["value"] in classes}
-
-
-def _reading(door: Door, site: str, row: Row, value: str, asked: float | None) -> Reading:
-    """One row, identity gone; `asked` is the chance by which its scan was asked for."""
-    reader = row.get("reader", "").strip()
-    stated = number_in(row.get("sampling_probability", ""))
-    return Reading(
-        value=value,
-        guideline=row.get("guideline", "").strip() or None,
-        reader=None if not reader else reader if reader == ADJUDICATOR else door.reader_key(site, reader),
-        labelled_on=door.shift_date(site, day_of(row.get("labelled_on"))),
-        sampling_probability=asked if stated is None else stated,
-    )
 
 
 def _write(workspace: Workspace, site: str, target: str, found: Mapping[str, list[Reading]], run: str) -> int:

@@ -6,7 +6,7 @@ positive one if it marks any voxel. An empty mask says that there is nothing to 
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow.compute as pc
 
 from platform_core import layout
-from platform_core.errors import BadInput, GeometryMismatch, NoSuchPlace, SchemaMismatch, UnreadableScan
+from platform_core.errors import BadInput, GeometryMismatch, UnreadableScan
 from platform_core.imaging.lattice import onto_grid
 from platform_core.imaging.nifti import volume_sha256
 from platform_core.imaging.plain import decode_image
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.door import Door, open_door
-from platform_core.manifest.index import Row, day_of, read_numbered_rows
-from platform_core.manifest.label_file import MAX_TOLD, WHOSE, Matcher, StatedRow, as_class, fault_in, number_in
-from platform_core.manifest.labels import ADJUDICATOR, asked_table, labels_in_force
+from platform_core.manifest.index import Row
+from platform_core.manifest.label_file import MAX_TOLD, Matcher, StatedRow, as_class, fault_in, read_rows
+from platform_core.manifest.labels import ADJUDICATOR, asked_chances, labels_in_force, reading_in
 from platform_core.manifest.schemas import LABEL
 from platform_core.manifest.stages import series_rows, transaction
 from platform_core.manifest.workspace import Workspace
@@ -124,7 +124,7 @@ def import_masks(workspace: Workspace, site: str, target: str, file: Path, *, ru
     """
     workspace.site(site)
     classes = workspace.target(target).classes
-    rows = _read(file)
+    rows = read_rows(file, MASK_FILE)
     stated = [StatedRow(line, row, "") for line, row in rows if row[MASK_FILE].strip()]
     door = open_door(workspace)
     matcher = Matcher(workspace, site, door, stated)
@@ -171,16 +171,6 @@ class _RowRefused(BadInput):
     def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = reason, detail
         super().__init__(reason, detail)
-
-
-def _read(file: Path) -> list[tuple[int, Row]]:
-    if not file.is_file():
-        raise NoSuchPlace(str(file), "a CSV of labels", "correct the name of the file")
-    rows = read_numbered_rows(file, [MASK_FILE])
-    columns = list(rows[0][1]) if rows else list(WHOSE)
-    if not set(WHOSE) & set(columns):
-        raise SchemaMismatch(file.name, [" or ".join(WHOSE)], columns)
-    return rows
 
 
 def _drawn(
@@ -237,8 +227,7 @@ def _refuse_contradiction(row: Row, value: str, classes: Sequence[str]) -> None:
 
 
 def _write(workspace: Workspace, site: str, target: str, door: Door, drawn: Sequence[_Drawn], run: str) -> int:
-    drawn_here = asked_table(workspace, target).filter(pc.field("site") == site).to_pylist()
-    asked = {row["series_key"]: row["sampling_probability"] for row in drawn_here}
+    asked = asked_chances(workspace, target, site)
     readings: dict[tuple[str, str], dict[str, Any]] = {}
     for one in drawn:
         facts = _facts(workspace, site, target, door, one, asked.get(one.series_key))
@@ -260,15 +249,7 @@ def _facts(
     uri = layout.mask_path(site, target, one.series_key, volume_sha256(one.voxels))
     if not workspace.objects.exists(uri):
         workspace.write_volume(uri, one.voxels)
-    reader, stated = one.row.get("reader", "").strip(), number_in(one.row.get("sampling_probability", ""))
-    return {
-        "value": one.value,
-        "mask_uri": uri,
-        "guideline": one.row.get("guideline", "").strip() or None,
-        "reader": None if not reader else reader if reader == ADJUDICATOR else door.reader_key(site, reader),
-        "labelled_on": door.shift_date(site, day_of(one.row.get("labelled_on"))),
-        "sampling_probability": asked if stated is None else stated,
-    }
+    return asdict(reading_in(door, site, one.row, one.value, asked)) | {"mask_uri": uri}
 
 
 def _present(workspace: Workspace, site: str, target: str) -> dict[tuple[str, str], dict[str, Any]]:
