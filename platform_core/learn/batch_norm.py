@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from platform_core.errors import NotAdaptable
-from platform_core.learn.device import change_in_place
+from platform_core.learn.device import change_in_place, gpu_or_cpu
 from platform_core.learn.networks import Classifier
 
 AT_ONCE = 64
@@ -59,7 +59,7 @@ def mix_statistics(network: Classifier, x: torch.Tensor, *, n_pseudo: int) -> No
 
 
 def _mix(network: Classifier, x: torch.Tensor, n_pseudo: int, at_once: int) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = gpu_or_cpu()
     network.to(device).eval()
     share = len(x) / (n_pseudo + len(x))
     seen = list(torch.split(x, at_once))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -10,6 +11,8 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from platform_core.errors import DeviceLost, TooLittleMemory
+
+T = TypeVar("T")
 
 FEWEST_AT_ONCE = 2
 """BatchNorm needs two."""
@@ -37,6 +40,11 @@ def open_fabric() -> Fabric:
     return fabric
 
 
+def gpu_or_cpu() -> torch.device:
+    """Where a network runs that no training moves."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def device_name() -> str:
     """What a training runs on, as a person would say it."""
     return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else "cpu"
@@ -58,6 +66,23 @@ def fewer(n_at_once: int) -> int:
     return max(FEWEST_AT_ONCE, n_at_once // 2)
 
 
+def as_many_as_fit(act: Callable[[int], T], n_at_once: int, undo: Callable[[], object] = lambda: None) -> T:
+    """What `act(n_at_once)` gives with as many scans at once as fit; `undo` follows every try that did not.
+
+    Raises:
+        TooLittleMemory: If not even two scans fit the device.
+    """
+    while True:
+        try:
+            return act(n_at_once)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        torch.cuda.empty_cache()
+        undo()
+        n_at_once = fewer(n_at_once)
+
+
 def change_in_place(network: nn.Module, change: Callable[[int], None], n_at_once: int) -> None:
     """Let `change(n_at_once)` change a network by as many scans at once as fit; what a try leaves half done is undone.
 
@@ -65,17 +90,7 @@ def change_in_place(network: nn.Module, change: Callable[[int], None], n_at_once
         TooLittleMemory: If not even two scans fit the device.
     """
     before = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    while True:
-        try:
-            change(n_at_once)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            return
-        torch.cuda.empty_cache()
-        network.load_state_dict(before)
-        n_at_once = fewer(n_at_once)
+    as_many_as_fit(change, n_at_once, lambda: network.load_state_dict(before))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import torch
 
-from platform_core.learn.device import fewer, is_out_of_memory
+from platform_core.learn.device import as_many_as_fit, gpu_or_cpu
 from platform_core.learn.networks import Classifier
 from platform_core.learn.segment import segment
 
@@ -15,13 +15,14 @@ def logits_and_embeddings(
     Raises:
         TooLittleMemory: If not even two scans fit the device.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = gpu_or_cpu()
     network.to(device).eval()
-    embedded = None
-    while embedded is None:
-        embedded = _embedded(network, x, batch_size, device)
-        batch_size = fewer(batch_size) if embedded is None else batch_size
+
+    def embed(at_once: int) -> torch.Tensor:
+        return torch.cat([network.embed(part.to(device)) for part in torch.split(x, at_once)])
+
     with torch.inference_mode():
+        embedded = as_many_as_fit(embed, batch_size)
         logits = network.head(embedded).squeeze(1)
     network.cpu()
     return logits.cpu(), embedded.cpu()
@@ -39,15 +40,3 @@ def answers(network: Classifier, x: torch.Tensor) -> tuple[torch.Tensor, torch.T
         return logits_and_embeddings(network, x)
     seen = segment(network, x)
     return seen.logits, seen.embeddings
-
-
-def _embedded(network: Classifier, x: torch.Tensor, batch_size: int, device: torch.device) -> torch.Tensor | None:
-    """None if so many scans at once do not fit the device."""
-    try:
-        with torch.inference_mode():
-            return torch.cat([network.embed(part.to(device)) for part in torch.split(x, batch_size)])
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-    torch.cuda.empty_cache()
-    return None

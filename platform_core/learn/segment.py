@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from platform_core.learn.data import Loaded
-from platform_core.learn.device import fewer, is_out_of_memory
+from platform_core.learn.device import as_many_as_fit, gpu_or_cpu
 from platform_core.learn.networks import Classifier
 from platform_core.learn.unet import BOTTOM
 
@@ -38,14 +38,15 @@ def segment(network: Classifier, x: torch.Tensor, *, threshold: float = 0.5, bat
     Raises:
         TooLittleMemory: If not even two scans fit the device.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = gpu_or_cpu()
     network.to(device).eval()
-    parts = None
-    while parts is None:
-        parts = _parts(network, x, threshold, batch_size, device)
-        batch_size = fewer(batch_size) if parts is None else batch_size
+
+    def see(at_once: int) -> list[tuple[Marks, torch.Tensor, torch.Tensor]]:
+        return [_seen(network, part.to(device), threshold) for part in torch.split(x, at_once)]
+
+    with torch.inference_mode():
+        marks, logits, embeddings = zip(*as_many_as_fit(see, batch_size), strict=True)
     network.cpu()
-    marks, logits, embeddings = zip(*parts, strict=True)
     return Segmented(np.concatenate(marks), torch.cat(logits), torch.cat(embeddings))
 
 
@@ -80,20 +81,6 @@ def dice(marks: Marks, truth: Marks, n_outside: npt.NDArray[np.int64]) -> Reals:
     total = a.sum(axis=1) + b.sum(axis=1) + n_outside
     shared = (a & b).sum(axis=1)
     return np.where(total == 0, 1.0, 2 * shared / np.maximum(total, 1))
-
-
-def _parts(
-    network: Classifier, x: torch.Tensor, threshold: float, batch_size: int, device: torch.device
-) -> list[tuple[Marks, torch.Tensor, torch.Tensor]] | None:
-    """None if so many scans at once do not fit the device."""
-    try:
-        with torch.inference_mode():
-            return [_seen(network, part.to(device), threshold) for part in torch.split(x, batch_size)]
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-    torch.cuda.empty_cache()
-    return None
 
 
 def _seen(network: Classifier, x: torch.Tensor, threshold: float) -> tuple[Marks, torch.Tensor, torch.Tensor]:

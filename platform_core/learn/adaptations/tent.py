@@ -16,7 +16,7 @@ from torch.nn import functional
 from platform_core.errors import EmptySample, NotAdaptable
 from platform_core.learn.batch_norm import batch_norms, mix_statistics, require_batch_norm, statistics_of
 from platform_core.learn.contract import Adaptation
-from platform_core.learn.device import change_in_place
+from platform_core.learn.device import change_in_place, gpu_or_cpu
 from platform_core.learn.embedding import logits_and_embeddings
 from platform_core.learn.networks import Classifier
 
@@ -75,7 +75,7 @@ def _sure(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def _sharpen(network: Classifier, x: torch.Tensor, seed: int, at_once: int) -> None:
     """As many scans on the device as are said; gradients are added up over a batch."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = gpu_or_cpu()
     network.to(device).eval().requires_grad_(requires_grad=False)
     moving = [tensor.requires_grad_() for tensor in _scales_and_shifts(network)]
     anchors = [tensor.detach().clone() for tensor in moving]
