@@ -1,7 +1,7 @@
 """What every test may ask for: an empty workspace with its own key, and real scans."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def workspace(tmp_path: Path, home: Path) -> Workspace:
     """An empty workspace."""
     return create_workspace(tmp_path / "w", key_fingerprint=create_key("w"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch computes in one thread: sums do not depend on the machine, and small convolutions are slower on many."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

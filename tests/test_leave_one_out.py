@@ -1,12 +1,10 @@
 """The leave-one-out experiment: nobody is on both sides, and what cannot be told is not told."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from platform_core.harmonize.recipe import fit_recipe
 from platform_core.settings import PolicySettings, TrainSettings
@@ -28,16 +26,9 @@ from tests.benchmarks.leave_one_out import (
     table,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 COMMITTED = Path(__file__).parent / "data" / "cxr"
 WEST, EAST, EAST_TOO, NORTH = "west", "east", "east_too", "north"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
 
 
 def images(n: int = 90) -> Images:

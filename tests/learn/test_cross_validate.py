@@ -1,6 +1,6 @@
 """A race: nobody is scored by a network that was shown him, and a dearer strategy must earn its cost."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -24,15 +24,8 @@ from platform_core.learn.trained import Trained, train_copy
 from platform_core.settings import TrainSettings
 from platform_core.storage.local import LocalObjects
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = TrainSettings(epochs=2, batch_size=8, learning_rate=1e-2, seed=3)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def scan(site: str, number: int, y: int, *, patient: str | None = None) -> Scan:

@@ -27,21 +27,13 @@ from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.settings import TrainSettings
 from platform_core.storage.local import LocalObjects
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SCRIPT = Path(__file__).with_name("train_in.py")
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 UNFINISHED = "models/lesion/unfinished"
 SETTINGS = TrainSettings(epochs=3, batch_size=4, seed=3)
 Plant = Callable[..., list[str]]
 Choose = Callable[[str, int], list[str]]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The same number in this process and in those that it starts."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def keep_always(workspace: Workspace, *more: str) -> Workspace:

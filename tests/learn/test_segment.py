@@ -1,6 +1,5 @@
 """A U-Net in blocks is MONAI's, a loss and an overlap are what they say, and masks go the way of their image."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from datetime import date
 from types import SimpleNamespace
@@ -27,15 +26,8 @@ from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.trained import some
 from platform_core.settings import StepSettings, TrainSettings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NONE_OUTSIDE = np.zeros(1, dtype=np.int64)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def planes(n: int = 8) -> TrainingSet:

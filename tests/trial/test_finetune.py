@@ -7,14 +7,13 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from platform_core import layout
 from platform_core.errors import DeviceLost, StorageUnavailable
@@ -38,6 +37,7 @@ from platform_core.trial.race import race_facts, read_race, seeds_of
 from tests.learn.conftest import patients_in, plant, with_target
 
 __all__ = ["patients_in", "plant", "with_target"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 SCRIPT = Path(__file__).with_name("fine_tune_in.py")
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 Plant = Callable[..., list[str]]
@@ -76,14 +76,6 @@ class Asked:
             volume = self.workspace.read_volume(path)
             self.workspace.write_volume(path, replace(volume, voxels=100 - volume.voxels))
         return case
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """A segmentation from masks to a champion: trained, predicted, fine-tuned for another site, judged by Dice."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from platform_core import layout
 from platform_core.learn.predict import predict_shard
@@ -27,15 +25,6 @@ from platform_core.trial.weigh import Seeds
 from tests.trial.planted_masks import AT, make_workspace, mask, plant
 
 RULES = PolicySettings()
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Small convolutions are slower on many."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow
