@@ -6,9 +6,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from platform_core.report.backtest import nights
 from platform_core.report.fleet_rows import Measures, SiteSummary
+from platform_core.report.spelling import plural
 from platform_core.shift.risk import Estimate
-from platform_core.trial.backtest import Ending, acts_of
+from platform_core.trial.backtest import Ending, ServedRisk, acts_of, halts_of
 
 HEADINGS = ("site", "scans", "found", "size", "done about it", "log-loss, nats", "balanced error", "AUROC")
 STYLES = {"needs a person": "bold red", "acted": "yellow", "in progress": "yellow", "quiet": "green"}
@@ -83,21 +85,34 @@ def _spelt(estimate: Estimate | None) -> str:
 
 
 def print_endings(endings: Sequence[Ending], console: Console | None = None) -> None:
-    """What each policy of a back-test came to, side by side."""
-    first = endings[0]
-    title = f"{first.n_nights} nights, {first.every_days} days apart; log-loss is an estimate from labelled patients"
-    table = Table("", *(ending.policy for ending in endings), title=title)
+    """What each policy of a back-test came to, side by side, and what stopped a site."""
+    first, out = endings[0], console or Console()
+    title = f"{first.n_nights} nights, {first.every_days} days apart"
+    caption = "log-loss: nats per scan, an estimate from labelled evaluation patients with its 95 % interval"
+    table = Table("", *(ending.policy for ending in endings), title=title, caption=caption)
     table.add_row("alarms", *(str(len(ending.alarms)) for ending in endings))
     table.add_row("days from change to alarm, median", *(_days(ending.days_to_alarm) for ending in endings))
     table.add_row("days from change to action, median", *(_days(ending.days_to_action) for ending in endings))
     for action, status in acts_of(endings):
         counts = (str(ending.count(action, status)) for ending in endings)
         table.add_row(f"{action.replace('_', ' ')}, {status}", *counts)
-    table.add_row("hours of training", *(f"{ending.training_hours:.2f}" for ending in endings))
+    table.add_row("nights on which a site was stopped", *(str(len(ending.stopped)) for ending in endings))
+    table.add_row("hours of training", *(f"{ending.training_hours:.3f}" for ending in endings))
     for site in first.n_patients:
-        table.add_row(f"log-loss at {site}, nats", *(_spelt(ending.risk.get(site)) for ending in endings))
-    table.add_row("log-loss at all sites, nats", *(_spelt(ending.risk_of_all) for ending in endings))
-    (console or Console()).print(table)
+        table.add_row(f"log-loss at {site}", *(_served(ending.risk.get(site)) for ending in endings))
+    table.add_row("log-loss at all sites", *(_served(ending.risk_of_all) for ending in endings))
+    out.print(table)
+    for ending in endings:
+        for begun, last in halts_of(ending):
+            told = f"{ending.policy}: {last.site} was stopped, {nights(begun.night, last.night)}: {last.because}"
+            out.print(told, highlight=False, markup=False)
+
+
+def _served(risk: ServedRisk | None) -> str:
+    if risk is None:
+        return "no labelled patient"
+    told = f"{_spelt(risk.log_loss)}, {plural(risk.n_patients, 'patient', 'patients')}"
+    return told if risk.excess is None else f"{told}\nmore than the first by {_spelt(risk.excess)}"
 
 
 def _days(days: float | None) -> str:

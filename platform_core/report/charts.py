@@ -7,6 +7,7 @@ apart; no meaning rests on colour alone, each row is labelled.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,28 +106,52 @@ class Mark:
     because: str
 
 
-def timeline(marks: Mapping[str, Sequence[Mark]]) -> str:
-    """What happened when, a row per site; what bears one name has one symbol and colour in every row."""
+def timeline(marks: Mapping[str, Sequence[Mark]], *, names: Sequence[str], last_day: int) -> str:
+    """What happened when, a row per site; what happened to one site on one day lies one above the other.
+
+    Args:
+        marks: Per site, from the top.
+        names: Of all marks of all plots that are read beside this one: each has its symbol and colour.
+        last_day: To the right.
+    """
     import plotly.graph_objects as go
 
-    figure = go.Figure()
-    names = sorted({mark.name for row in marks.values() for mark in row})
+    figure, drawn = go.Figure(), _stacked(marks)
     for number, name in enumerate(names):
-        mine = [(mark, site) for site, row in marks.items() for mark in row if mark.name == name]
+        mine = [(height, site, mark) for height, site, mark in drawn if mark.name == name]
+        if not mine:
+            continue
+        again, kind = divmod(number, len(MARKS))
+        symbol, colour = MARKS[kind]
         figure.add_scatter(
-            x=[mark.day for mark, _ in mine],
-            y=[site for _, site in mine],
-            text=[mark.because for mark, _ in mine],
-            hovertemplate="day %{x}: " + name + "<br>%{text}<extra></extra>",
+            x=[mark.day for _, _, mark in mine],
+            y=[height for height, _, _ in mine],
+            text=[
+                f"{site}, day {mark.day}: {name}<br>" + "<br>".join(wrap(mark.because, 80)) for _, site, mark in mine
+            ],
+            hovertemplate="%{text}<extra></extra>",
             mode="markers",
             name=name,
-            marker=dict(zip(("symbol", "color"), MARKS[number % len(MARKS)], strict=True))
-            | {"size": 20 if name == "alarm" else 11},
+            showlegend=True,
+            marker={"symbol": f"{symbol}-open" if again else symbol, "color": colour, "size": 12},
         )
-    figure.update_yaxes(categoryorder="array", categoryarray=list(marks)[::-1], range=[-0.6, len(marks) - 0.4])
-    figure.update_xaxes(title_text="days since the site's first night", rangemode="tozero")
+    rows = [*marks][::-1]
+    figure.update_yaxes(tickvals=[*range(len(rows))], ticktext=rows, range=[-0.6, len(rows) - 0.4])
+    margin = 0.03 * max(last_day, 1)
+    figure.update_xaxes(title_text="days since the site's first night", range=[-margin, last_day + margin])
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
     return _finish(figure, n_rows=len(marks), top_px=26 + 22 * (1 + len(names) // 4), legend=legend)
+
+
+def _stacked(marks: Mapping[str, Sequence[Mark]]) -> list[tuple[float, str, Mark]]:
+    """Every mark with its site and its height: the site's row, a third of a row apart where days are shared."""
+    stacked = []
+    for row, (site, of_site) in enumerate(reversed([*marks.items()])):
+        for day in sorted({mark.day for mark in of_site}):
+            shared = [mark for mark in of_site if mark.day == day]
+            step = min(0.3, 0.8 / max(1, len(shared) - 1))
+            stacked += [(row + step * (n - (len(shared) - 1) / 2), site, mark) for n, mark in enumerate(shared)]
+    return stacked
 
 
 def _mark(number: int, n_states: int) -> dict[str, Any]:

@@ -27,11 +27,12 @@ from platform_core.policy.costs import hours_of_training
 from platform_core.policy.episodes import ACTS
 from platform_core.policy.record import decisions
 from platform_core.policy.table import read_policy
-from platform_core.shift.risk import Estimate, log_losses, patient_bootstrap
+from platform_core.shift.risk import Estimate, Reals, log_losses, patient_bootstrap
 from platform_core.shift.scores import ScoredScans, score_rows
 from platform_core.storage.objects import open_objects
 
 Wholes = npt.NDArray[np.intp]
+Names = npt.NDArray[np.str_]
 Days = npt.NDArray[np.datetime64]
 BY_SERIES = (layout.SERIES, layout.STAGE, layout.VOLUME, layout.FEATURE, layout.PREDICTION)
 """Tables whose rows come with their series; labels come when they were given."""
@@ -96,6 +97,66 @@ class Alarmed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """A site that came to a halt on one night; the others went on."""
+
+    site: str
+    night: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judged:
+    """Labelled evaluation scans, and what was lost on each by what was served when it came."""
+
+    series: Names
+    patient: Names
+    loss: Reals
+    """Nats per scan."""
+    weight: Reals
+    """One over the chance with which a scan was chosen to be labelled."""
+
+    @classmethod
+    def of(cls, scans: ScoredScans, serving: Serving) -> "Judged":
+        """Of scans and the serving that they met."""
+        loss = log_losses(scans.y, serving.calibration.probability(scans.score))
+        return cls(series=scans.series_key, patient=scans.patient_key, loss=loss, weight=scans.weight)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Judged"]) -> "Judged":
+        """Several as one."""
+        series, patient, loss, weight = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("series", "patient", "loss", "weight")
+        )
+        return cls(series=series, patient=patient, loss=loss, weight=weight)
+
+    def less(self, other: "Judged") -> "Judged":
+        """The scans of both, with what was lost on them beyond what was lost in the other."""
+        _, here, there = np.intersect1d(self.series, other.series, return_indices=True)
+        excess = self.loss[here] - other.loss[there]
+        return Judged(series=self.series[here], patient=self.patient[here], loss=excess, weight=self.weight[here])
+
+    def mean(self) -> Estimate | None:
+        """Nats per scan; None without a scan."""
+        if not len(self.loss):
+            return None
+        return patient_bootstrap(
+            lambda rows: float(np.average(self.loss[rows], weights=self.weight[rows])), self.patient.tolist()
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRisk:
+    """What was lost on the labelled evaluation patients of a site, by what it was served when they came."""
+
+    n_patients: int
+    log_loss: Estimate
+    """Nats per scan: an estimate from those patients alone."""
+    excess: Estimate | None
+    """Beyond what the first policy of the back-test lost on the same scans, nats per scan; None for the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """What a policy came to."""
 
@@ -108,11 +169,12 @@ class Ending:
     decisions: tuple[Acted, ...]
     training_hours: float
     """Of races and trainings in the replay, on this machine."""
-    risk: Mapping[str, Estimate]
-    """Per site, log-loss of what was served when a labelled evaluation patient came, nats per scan: an estimate from
-    those patients alone. Sites without them are missing."""
-    risk_of_all: Estimate | None
-    """The same over the patients of all sites."""
+    risk: Mapping[str, ServedRisk]
+    """Per site; those without a labelled evaluation patient are missing."""
+    risk_of_all: ServedRisk | None
+    """Over the patients of all sites."""
+    stopped: tuple[Stopped, ...] = ()
+    """In order of the night."""
 
     @property
     def acts(self) -> tuple[Acted, ...]:
@@ -195,27 +257,60 @@ def arrive(replay: Replay, night: int) -> list[str]:
     return [name for name in replay.sites if _bring(replay, name, night)]
 
 
-def ending(replay: Replay, policy: str) -> Ending:
-    """What the replay came to, read from its tables."""
+def judge(replay: Replay) -> dict[str, Judged]:
+    """Per site, its labelled evaluation scans; sites without one are missing."""
     workspace = open_workspace(replay.uri)
-    came = {name: _came(replay, name) for name in replay.sites}
-    seen = {name: list(_served(workspace, replay, name, came[name])) for name in replay.sites}
+    seen = {name: list(_judged(workspace, replay, name)) for name in replay.sites}
+    return {name: Judged.joined(parts) for name, parts in seen.items() if parts}
+
+
+def ending(
+    replay: Replay,
+    policy: str,
+    judged: Mapping[str, Judged],
+    *,
+    stopped: Sequence[Stopped] = (),
+    first: Mapping[str, Judged] | None = None,
+) -> Ending:
+    """What the replay came to, read from its tables.
+
+    Args:
+        replay: Lived through.
+        policy: What it is called.
+        judged: What `judge` found in it.
+        stopped: What came to a halt.
+        first: What `judge` found in the replay of the first policy, to set this one against.
+    """
+    workspace = open_workspace(replay.uri)
     return Ending(
         policy=policy,
         n_nights=replay.n_nights,
         every_days=replay.every_days,
-        n_patients={name: len(set(came[name].patient)) for name in replay.sites},
+        n_patients={name: len(set(_came(replay, name).patient)) for name in replay.sites},
         alarms=_alarms(workspace, replay),
         decisions=_decisions(workspace, replay),
         training_hours=_training_hours(workspace, replay),
-        risk={name: _risk(parts) for name, parts in seen.items() if parts},
-        risk_of_all=_risk([part for parts in seen.values() for part in parts]) if any(seen.values()) else None,
+        risk={name: _risk([one], [first[name]] if first and name in first else []) for name, one in judged.items()},
+        risk_of_all=_risk([*judged.values()], [*(first or {}).values()]) if judged else None,
+        stopped=tuple(stopped),
     )
 
 
 def acts_of(endings: Sequence[Ending]) -> list[tuple[str, str]]:
     """Every action and how it ended, of all policies."""
     return sorted({(act.action, act.status) for ending in endings for act in ending.acts})
+
+
+def halts_of(ending: Ending) -> list[tuple[Stopped, Stopped]]:
+    """The first and last night of every stretch of nights on which a site was stopped."""
+    stretches: list[tuple[Stopped, Stopped]] = []
+    for halt in sorted(ending.stopped, key=lambda each: (each.site, each.night)):
+        begun, last = stretches[-1] if stretches else (halt, halt)
+        if (last.site, last.night + 1) == (halt.site, halt.night):
+            stretches[-1] = (begun, halt)
+        else:
+            stretches.append((halt, halt))
+    return stretches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -343,15 +438,16 @@ def _first_days(workspace: Workspace, sites: Sequence[str], bundle_uri: str) -> 
     return found
 
 
-def _served(workspace: Workspace, replay: Replay, site: str, came: _Came) -> Iterator[tuple[ScoredScans, Serving]]:
-    """Labelled evaluation scans with the serving that was in force when they came."""
+def _judged(workspace: Workspace, replay: Replay, site: str) -> Iterator[Judged]:
+    """Labelled evaluation scans, by the serving that was in force when they came."""
+    came = _came(replay, site)
     for serving, first, last in _history(workspace, replay, site):
         keys = came.series[(came.night >= first) & (came.night <= last)].tolist()
         args = (workspace, site, replay.target, serving.model, serving.recipe)
         scans = score_rows(*args, keys=keys, part="evaluation")
         scans = scans.where(scans.is_labelled)
         if len(scans):
-            yield scans, serving
+            yield Judged.of(scans, serving)
 
 
 def _history(workspace: Workspace, replay: Replay, site: str) -> list[tuple[Serving, int, int]]:
@@ -369,11 +465,12 @@ def _history(workspace: Workspace, replay: Replay, site: str) -> list[tuple[Serv
     return [(s, first, last) for s, first, last in zip(history, begins, ends, strict=True) if first <= last]
 
 
-def _risk(parts: Sequence[tuple[ScoredScans, Serving]]) -> Estimate:
-    losses = [log_losses(scans.y, serving.calibration.probability(scans.score)) for scans, serving in parts]
-    patients = [key for scans, _ in parts for key in scans.patient_key.tolist()]
-    loss = np.concatenate(losses)
-    return patient_bootstrap(lambda rows: float(loss[rows].mean()), patients)
+def _risk(judged: Sequence[Judged], first: Sequence[Judged]) -> ServedRisk:
+    ours = Judged.joined(judged)
+    log_loss = ours.mean()
+    assert log_loss is not None, "a site without a scan is not judged"
+    excess = ours.less(Judged.joined(first)).mean() if first else None
+    return ServedRisk(n_patients=len(set(ours.patient.tolist())), log_loss=log_loss, excess=excess)
 
 
 def _alarms(workspace: Workspace, replay: Replay) -> tuple[Alarmed, ...]:

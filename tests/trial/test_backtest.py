@@ -15,7 +15,19 @@ from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy.table import policy_of
 from platform_core.storage.tables import rows_of
-from platform_core.trial.backtest import Acted, Alarmed, Ending, Replay, arrive, begin, ending
+from platform_core.trial.backtest import (
+    Acted,
+    Alarmed,
+    Ending,
+    Judged,
+    Replay,
+    Stopped,
+    arrive,
+    begin,
+    ending,
+    halts_of,
+    judge,
+)
 
 CALIBRATION = Calibration(logit_offset=0.0, prevalence=0.5, threshold=0.5)
 FIRST_DAY = date(2026, 1, 5)
@@ -27,6 +39,25 @@ action = "none"
 because = "nothing is tried"
 rationale = "a policy that never acts"
 """
+ENDED = Ending(
+    policy="p",
+    n_nights=9,
+    every_days=7,
+    n_patients={"east": 1, "west": 1},
+    alarms=(Alarmed(site="east", night=3, days_of_delay=10), Alarmed(site="west", night=2, days_of_delay=20)),
+    decisions=tuple(
+        Acted(site=site, night=night, action=action, strategy=None, status="done", kind="label", because="")
+        for site, night, action in (
+            ("east", 4, "hold"),
+            ("east", 5, "recalibrate"),
+            ("west", 1, "reharmonize"),
+            ("east", 6, "fine_tune"),
+        )
+    ),
+    training_hours=0.0,
+    risk={},
+    risk_of_all=None,
+)
 
 
 @pytest.fixture
@@ -144,9 +175,10 @@ def test_the_risk_is_that_of_what_was_served_when_a_patient_came(past: Workspace
     kept = change_serving(here, first, decision_key=None, at=replay.moment(0), run="run")
     moved = replace(kept, calibration=CALIBRATION.moved_to(0.8))
     change_serving(here, moved, decision_key="d", at=replay.moment(1), run="run")
-    found = ending(replay, "mine").risk["east"]
-    assert found.value == pytest.approx(_loss_by_hand(here, moved_from_period=2), rel=1e-6)
-    assert found.low < found.value < found.high
+    found = ending(replay, "mine", judge(replay)).risk["east"]
+    assert found.log_loss.value == pytest.approx(_loss_by_hand(here, moved_from_period=2), rel=1e-6)
+    assert found.log_loss.low < found.log_loss.value < found.log_loss.high
+    assert found.excess is None
 
 
 def _predict_as_planted(past: Workspace, here: Workspace) -> None:
@@ -169,23 +201,8 @@ def _loss_by_hand(here: Workspace, *, moved_from_period: int) -> float:
 
 
 def test_days_run_from_the_change_to_the_alarm_and_to_the_first_action_after_it() -> None:
-    acts = [("east", 4, "hold"), ("east", 5, "recalibrate"), ("west", 1, "reharmonize"), ("east", 6, "fine_tune")]
-    told = Ending(
-        policy="p",
-        n_nights=9,
-        every_days=7,
-        n_patients={"east": 1, "west": 1},
-        alarms=(Alarmed(site="east", night=3, days_of_delay=10), Alarmed(site="west", night=2, days_of_delay=20)),
-        decisions=tuple(
-            Acted(site=site, night=night, action=action, strategy=None, status="done", kind="label", because="")
-            for site, night, action in acts
-        ),
-        training_hours=0.0,
-        risk={},
-        risk_of_all=None,
-    )
-    assert told.days_to_alarm == 15
-    assert told.days_to_action == 10 + 2 * 7
+    assert ENDED.days_to_alarm == 15
+    assert ENDED.days_to_action == 10 + 2 * 7
 
 
 def test_what_cannot_be_replayed_is_said(past: Workspace, tmp_path: Path) -> None:
@@ -214,3 +231,34 @@ def test_nights_are_dated_by_the_clock_of_the_replay(past: Workspace, tmp_path: 
     replay = begun(past, tmp_path)
     assert replay.moment(2) - replay.moment(0) == timedelta(days=56)
     assert replay.moment(0) == datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def judged(losses: dict[str, float]) -> Judged:
+    keys = np.array(list(losses))
+    values = np.array(list(losses.values()))
+    return Judged(series=keys, patient=keys, loss=values, weight=np.ones(len(keys)))
+
+
+def test_two_policies_are_set_against_each_other_on_the_same_scans() -> None:
+    rng = np.random.default_rng(3)
+    hard = {f"p{n}": float(loss) for n, loss in enumerate(rng.exponential(2.0, 60))}
+    easier = {key: loss - 0.1 for key, loss in hard.items()}
+    found = judged(easier | {"only here": 9.0}).less(judged(hard | {"only there": 5.0})).mean()
+    assert found is not None
+    assert found.value == pytest.approx(-0.1)
+    assert found.high < 0
+    assert judged({"a": 1.0}).less(judged({"b": 1.0})).mean() is None
+
+
+def test_a_scan_stands_for_those_that_were_not_chosen_to_be_labelled() -> None:
+    keys = np.array(["a", "b"])
+    found = Judged(series=keys, patient=keys, loss=np.array([1.0, 2.0]), weight=np.array([3.0, 1.0])).mean()
+    assert found is not None
+    assert found.value == pytest.approx(1.25)
+
+
+def test_nights_in_a_row_on_which_a_site_was_stopped_are_one_halt() -> None:
+    nights = [("west", 2), ("east", 4), ("east", 1), ("east", 2), ("west", 5)]
+    told = replace(ENDED, stopped=tuple(Stopped(site=site, night=n, because=f"{n}") for site, n in nights))
+    spans = [(begun.site, begun.night, last.night, last.because) for begun, last in halts_of(told)]
+    assert spans == [("east", 1, 2, "2"), ("east", 4, 4, "4"), ("west", 2, 2, "2"), ("west", 5, 5, "5")]
