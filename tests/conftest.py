@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def workspace(tmp_path: Path, home: Path) -> Workspace:
     """An empty workspace."""
     return create_workspace(tmp_path / "w", key_fingerprint=create_key("w"))
+
+
+@contextmanager
+def new_workspace(folder: Path) -> Iterator[Workspace]:
+    """An empty workspace with a home of its own as long as this is open: for fixtures that serve more than one test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SITEDRIFT_HOME", str(folder / "home"))
+        patch.delenv("SITEDRIFT_KEY", raising=False)
+        yield create_workspace(folder / "w", key_fingerprint=create_key("w"))
 
 
 @pytest.fixture

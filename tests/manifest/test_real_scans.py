@@ -18,11 +18,12 @@ import pytest
 
 from platform_core import layout
 from platform_core.imaging.volume import Volume
-from platform_core.manifest.door import create_key, open_door
+from platform_core.manifest.door import open_door
 from platform_core.manifest.ingest import discover, ingest_shard
 from platform_core.manifest.ledger import arrival_counts, check_ledger
-from platform_core.manifest.workspace import Workspace, add_site, create_workspace, open_workspace
+from platform_core.manifest.workspace import Workspace, add_site, open_workspace
 from platform_core.settings import SiteSettings
+from tests.conftest import new_workspace
 
 TOLERANCE_MM = 0.01
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -54,12 +55,9 @@ def table(test_data: Path, name: str) -> list[dict[str, str]]:
 def nih(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Workspace:
     """The whole folder as one site, taken in once."""
     root = tmp_path_factory.mktemp("real")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SITEDRIFT_HOME", str(root / "home"))
-        patch.delenv("SITEDRIFT_KEY", raising=False)
-        workspace = create_workspace(root / "w", key_fingerprint=create_key("w"))
-        add_site(workspace, "nih", SiteSettings(quiet_s=0, path=str(test_data / "dicom")))
-        workspace = open_workspace(workspace.uri)
+    with new_workspace(root) as empty:
+        add_site(empty, "nih", SiteSettings(quiet_s=0, path=str(test_data / "dicom")))
+        workspace = open_workspace(empty.uri)
         found = discover(workspace, "nih", run=RUN, at=AT)
         for shard in found.shards:
             ingest_shard(workspace, "nih", shard, run=RUN, at=AT)

@@ -17,11 +17,12 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 
 from platform_core import layout
 from platform_core.imaging.volume import Volume
-from platform_core.manifest.door import create_key, open_door
+from platform_core.manifest.door import open_door
 from platform_core.manifest.ingest import discover, ingest_shard
 from platform_core.manifest.ledger import check_ledger
-from platform_core.manifest.workspace import Workspace, add_site, create_workspace, open_workspace
+from platform_core.manifest.workspace import Workspace, add_site, open_workspace
 from platform_core.settings import SiteSettings
+from tests.conftest import new_workspace
 from tests.dicom import corpus
 from tests.dicom.corpus import depth
 
@@ -166,12 +167,9 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taken]:
             file = root / "scans" / case / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SITEDRIFT_HOME", str(root / "home"))
-        patch.delenv("SITEDRIFT_KEY", raising=False)
-        workspace = create_workspace(root / "w", key_fingerprint=create_key("w"))
-        add_site(workspace, SITE, SiteSettings(quiet_s=0, path=str(root / "scans")))
-        workspace = open_workspace(workspace.uri)
+    with new_workspace(root) as empty:
+        add_site(empty, SITE, SiteSettings(quiet_s=0, path=str(root / "scans")))
+        workspace = open_workspace(empty.uri)
         found = discover(workspace, SITE, run=RUN, at=AT)
         for shard in found.shards:
             ingest_shard(workspace, SITE, shard, run=RUN, at=AT)

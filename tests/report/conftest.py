@@ -17,12 +17,12 @@ import pytest
 
 from platform_core import layout
 from platform_core.manifest import schemas
-from platform_core.manifest.door import create_key
 from platform_core.manifest.serving import Calibration, Serving, change_serving, current_serving
-from platform_core.manifest.workspace import Workspace, create_workspace, open_workspace
+from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy.decide import Decision
 from platform_core.policy.record import record_decision
 from platform_core.storage.tables import rows_of
+from tests.conftest import new_workspace
 
 AT = datetime(2026, 3, 2, 6, tzinfo=UTC)
 MADE_AT = datetime(2026, 2, 2, 6, tzinfo=UTC)
@@ -331,8 +331,5 @@ def at() -> datetime:
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The example fleet, made once: it is only read."""
-    folder = tmp_path_factory.mktemp("fleet")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SITEDRIFT_HOME", str(folder / "home"))
-        patch.delenv("SITEDRIFT_KEY", raising=False)
-        return fill(create_workspace(folder / "w", key_fingerprint=create_key("w")))
+    with new_workspace(tmp_path_factory.mktemp("fleet")) as empty:
+        return fill(empty)

@@ -20,10 +20,9 @@ from platform_core import layout
 from platform_core.errors import UnknownName
 from platform_core.learn.registry import REFERENCE, ModelRef, find, next_epoch, promote, register
 from platform_core.manifest import schemas
-from platform_core.manifest.door import create_key
 from platform_core.manifest.serving import Calibration
 from platform_core.manifest.splits import part_of
-from platform_core.manifest.workspace import Workspace, create_workspace, open_workspace
+from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy.decide import Decision
 from platform_core.policy.record import record_decision
 from platform_core.report.card import card_markdown, spark, write_card
@@ -31,6 +30,7 @@ from platform_core.report.card_facts import calibration_bins, card_of
 from platform_core.shift.risk import auroc
 from platform_core.shift.scores import label_and_score_rows
 from platform_core.trial.evaluation import Answers
+from tests.conftest import new_workspace
 from tests.report.conftest import AT, MADE_AT, TARGET, Month, add_month, append, serve
 from tests.report.test_pages import Page
 
@@ -137,11 +137,8 @@ def fill(workspace: Workspace) -> Workspace:
 @pytest.fixture(scope="module")
 def carded(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Two versions of one target at three sites; it is only read."""
-    folder = tmp_path_factory.mktemp("card")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SITEDRIFT_HOME", str(folder / "home"))
-        patch.delenv("SITEDRIFT_KEY", raising=False)
-        return fill(create_workspace(folder / "w", key_fingerprint=create_key("w")))
+    with new_workspace(tmp_path_factory.mktemp("card")) as empty:
+        return fill(empty)
 
 
 @pytest.fixture(scope="module")

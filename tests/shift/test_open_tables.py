@@ -12,13 +12,12 @@ import pytest
 from deltalake import DeltaTable
 
 from platform_core import layout
-from platform_core.manifest.door import create_key
-from platform_core.manifest.workspace import create_workspace
 from platform_core.shift.sketch.patient_days import Basis
 from platform_core.shift.sketch.references import freeze_reference
 from platform_core.shift.sketch.sketches import restate_days
 from platform_core.shift.stage import measure_shift
 from platform_core.shift.watch.vigil import keep_watch
+from tests.conftest import new_workspace
 from tests.shift.planted import AT, MODEL, MONDAY, RECIPE, Month, fill, prepare
 
 ENGINE = (layout.REFERENCE, layout.SKETCH, layout.RANK, layout.SHIFT, layout.FINDING)
@@ -30,11 +29,8 @@ COMMON = {pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.floa
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tables after one night of one site."""
-    folder = tmp_path_factory.mktemp("open")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SITEDRIFT_HOME", str(folder / "home"))
-        patch.delenv("SITEDRIFT_KEY", raising=False)
-        workspace = prepare(create_workspace(folder / "w", key_fingerprint=create_key("w")), "a")
+    with new_workspace(tmp_path_factory.mktemp("open")) as empty:
+        workspace = prepare(empty, "a")
     fill(workspace, Month(), Month(number=1))
     basis = Basis(reference=MODEL, recipe=RECIPE, target="lesion", model=MODEL)
     freeze_reference(workspace, "a", basis=basis, run="r")

@@ -10,8 +10,7 @@ import pytest
 from platform_core import layout
 from platform_core.errors import UnknownName
 from platform_core.learn.registry import find
-from platform_core.manifest.door import create_key
-from platform_core.manifest.workspace import Workspace, create_workspace
+from platform_core.manifest.workspace import Workspace
 from platform_core.policy.table import policy_of
 from platform_core.trial.change_control import (
     JSON_FILE,
@@ -23,6 +22,7 @@ from platform_core.trial.change_control import (
 )
 from platform_core.trial.model_record import told_sentence
 from platform_core.trial.rollout import promote_by_hand, roll_back
+from tests.conftest import new_workspace
 from tests.report.conftest import AT
 from tests.report.test_card import fill
 
@@ -32,11 +32,8 @@ SECTIONS = ("description_of_modifications", "data", "modification_protocol", "re
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """lesion@2, made for east, has taken lesion@1's place by the gate."""
-    folder = tmp_path_factory.mktemp("change")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SITEDRIFT_HOME", str(folder / "home"))
-        patch.delenv("SITEDRIFT_KEY", raising=False)
-        yield fill(create_workspace(folder / "w", key_fingerprint=create_key("w")))
+    with new_workspace(tmp_path_factory.mktemp("change")) as empty:
+        yield fill(empty)
 
 
 @pytest.fixture(scope="module")
