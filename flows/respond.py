@@ -25,6 +25,11 @@ def recalibrate(case: Case, decided: Next) -> None:
     site.recalibrate(case, decided)
 
 
+def calibrate(case: Case, decided: Next) -> None:
+    """Scale and offset by the site's labels, same weights."""
+    site.calibrate(case, decided)
+
+
 def reharmonize(case: Case, decided: Next) -> None:
     """A recipe fitted to the present period, tried on that period, served if it helps."""
     recipe = site.refit_recipe(case)
@@ -58,6 +63,7 @@ def adapt(case: Case, decided: Next) -> None:
 
 ACTIONS: dict[str | None, Callable[[Case, Next], None]] = {
     "recalibrate": recalibrate,
+    "calibrate": calibrate,
     "reharmonize": reharmonize,
     "adapt": adapt,
     "fine_tune": fine_tune,

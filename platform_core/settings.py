@@ -167,7 +167,7 @@ class PolicySettings(_Section):
     """Days after a fine-tuning in which the same site is not fine-tuned again."""
     file: str | None = None
     """The policy's table, relative to the workspace; None: the built-in one (`sitedrift policy show`)."""
-    approve: tuple[Literal["reharmonize", "recalibrate", "adapt", "fine_tune"], ...] = ()
+    approve: tuple[Literal["reharmonize", "recalibrate", "calibrate", "adapt", "fine_tune"], ...] = ()
     """Actions that wait for a person: `sitedrift decision list`."""
     approval_days: int = Field(default=14, ge=1)
     """Days after which an action that nobody has answered for counts as rejected."""

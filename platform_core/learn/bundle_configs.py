@@ -86,6 +86,7 @@ def inference_config(answers: Answers) -> dict[str, Any]:
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "slope": answers.platt.slope,
         "intercept": answers.platt.intercept,
+        "scale": answers.calibration.scale,
         "logit_offset": answers.calibration.logit_offset,
         "threshold": answers.calibration.threshold,
         "network_def": NETWORKS[answers.network].definition(dimensions),
@@ -103,7 +104,7 @@ def inference_config(answers: Answers) -> dict[str, Any]:
         "answer": "$lambda item: @inferer(item['image'][None].to(@device), @network).cpu()",
         **_read_out(answers),
         "score": "$lambda out: @slope * @logit(out) + @intercept",
-        "probability": "$lambda score: torch.sigmoid(torch.tensor(score + @logit_offset)).item()",
+        "probability": "$lambda score: torch.sigmoid(torch.tensor(@scale * score + @logit_offset)).item()",
         "evaluator": "$types.SimpleNamespace(run=torch.inference_mode()(lambda: [{'image': os.path.basename(path), "
         "'score': score, 'probability': @probability(score), **@marked(path, out)} "
         "for path, item in zip(@images, @dataset) for out in [@answer(item)] for score in [@score(out)]]))",

@@ -6,10 +6,12 @@ calibration, so servings, and a champion and its challenger, can be compared and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+
+from platform_core.manifest.serving import Calibration, log_odds
 
 Reals = npt.NDArray[np.float64]
 
@@ -45,27 +47,49 @@ def fit_platt(logits: Reals, y: Reals, sites: Sequence[str]) -> Platt:
         Platt 1999, "Probabilistic outputs for support vector machines", Advances in Large Margin Classifiers,
         with a prior instead of his smoothed targets.
     """
+    slope, intercept = _slope_and_intercept(logits, y, _prior_logits(y, sites), np.ones(len(y)))
+    return Platt(slope=slope, intercept=intercept)
+
+
+def fit_calibration(score: Reals, y: Reals, present: Calibration, weight: Reals | None = None) -> Calibration:
+    """Fit scale and offset of one site to labelled scans that its network has not learned from; no rank changes.
+
+    Few scans move little: the same Gaussian prior lies about the present calibration. The threshold stays.
+
+    Args:
+        score: (n,), before calibration.
+        y: (n,), 0 or 1.
+        present: What the site runs now.
+        weight: (n,), 1 / the chance with which each label was asked for; None: all alike.
+    """
+    each = np.ones(len(y)) if weight is None else weight * len(y) / weight.sum()
+    slope, intercept = _slope_and_intercept(present.scale * score, y, np.full(len(y), present.logit_offset), each)
+    return replace(
+        present,
+        scale=present.scale * slope,
+        logit_offset=present.logit_offset + intercept,
+        prevalence=smoothed_share(y, each),
+    )
+
+
+def smoothed_share(y: Reals, weight: Reals | None = None) -> float:
+    """Share of positives with half a scan added to each class, so that it is never 0 or 1."""
+    each = np.ones(len(y)) if weight is None else weight
+    return float(((each * y).sum() + 0.5) / (each.sum() + 1.0))
+
+
+def _slope_and_intercept(logits: Reals, y: Reals, base: Reals, weight: Reals) -> tuple[float, float]:
+    """Those of slope x logits + intercept + base that make the labels likeliest, under the prior."""
     from scipy.optimize import minimize
 
-    base = _prior_logits(y, sites)
     sign = 2.0 * y - 1.0
 
     def cost(theta: Reals) -> float:
         margin = sign * (np.exp(theta[0]) * logits + theta[1] + base)
-        return float(np.logaddexp(0.0, -margin).sum() + 0.5 * np.sum((theta / PRIOR_SD) ** 2))
+        return float((weight * np.logaddexp(0.0, -margin)).sum() + 0.5 * np.sum((theta / PRIOR_SD) ** 2))
 
     best = minimize(cost, x0=np.zeros(2), method="BFGS").x
-    return Platt(slope=float(np.exp(best[0])), intercept=float(best[1]))
-
-
-def log_odds(share: float) -> float:
-    """ln(share / (1 - share))."""
-    return float(np.log(share) - np.log1p(-share))
-
-
-def smoothed_share(y: Reals) -> float:
-    """Share of positives with half a scan added to each class, so that it is never 0 or 1."""
-    return float((y.sum() + 0.5) / (len(y) + 1.0))
+    return float(np.exp(best[0])), float(best[1])
 
 
 def _prior_logits(y: Reals, sites: Sequence[str]) -> Reals:

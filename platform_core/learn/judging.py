@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from platform_core.learn.calibrate import fit_platt, log_odds, smoothed_share
+from platform_core.learn.calibrate import fit_platt, smoothed_share
 from platform_core.learn.data import Loaded, Scan
 from platform_core.learn.trained import Reals, labels_of
+from platform_core.manifest.serving import log_odds
 from platform_core.shift.risk import Estimate, log_losses, patient_bootstrap
 
 Wholes = npt.NDArray[np.intp]

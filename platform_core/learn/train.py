@@ -14,7 +14,7 @@ import numpy as np
 from platform_core.errors import BadRequest, EmptySample
 from platform_core.learn.built_in import NOTHING, built_in_path
 from platform_core.learn.bundle import SourceWeights, read_bundle
-from platform_core.learn.calibrate import log_odds, smoothed_share
+from platform_core.learn.calibrate import smoothed_share
 from platform_core.learn.checkpoints import find_checkpoint
 from platform_core.learn.contract import Tell, untold
 from platform_core.learn.data import (
@@ -32,7 +32,7 @@ from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.trained import joined, labels_of, some, uniform
 from platform_core.learn.training import CrossFitted, Training, make
 from platform_core.learn.transplant import transplant
-from platform_core.manifest.serving import Calibration
+from platform_core.manifest.serving import Calibration, log_odds
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace
 

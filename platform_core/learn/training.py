@@ -14,7 +14,7 @@ import torch
 
 from platform_core import layout
 from platform_core.learn.bundle import Bundle, SourceWeights, describe, write_bundle
-from platform_core.learn.calibrate import Platt, fit_platt, log_odds, smoothed_share
+from platform_core.learn.calibrate import Platt, fit_platt, smoothed_share
 from platform_core.learn.contract import Strategy, Tell, untold
 from platform_core.learn.cost import n_passes_to_train
 from platform_core.learn.data import Loaded, Scan, framing_of
@@ -27,7 +27,7 @@ from platform_core.learn.segment import dice, segment
 from platform_core.learn.together import by_first
 from platform_core.learn.tracking import track
 from platform_core.learn.trained import Reals, labels_of, some, train_copy, uniform
-from platform_core.manifest.serving import Calibration
+from platform_core.manifest.serving import Calibration, log_odds
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
 from platform_core.settings import TargetSettings

@@ -343,7 +343,7 @@ DECISION = _table(
     (
         "action",
         TEXT,
-        "none, reharmonize, recalibrate, adapt, fine_tune, request_labels or hold; by hand: promote, rollback, restore",
+        "none, request_labels, hold, reharmonize, recalibrate, calibrate, adapt or fine_tune; by hand: promote, ...",
     ),
     ("strategy", TEXT, "of a fine-tuning"),
     ("because", TEXT, "one sentence with the numbers"),
@@ -439,7 +439,7 @@ SERVING = _table(
     ("epoch", WHOLE, "0, 1, ... per site and target; compare-and-swap"),
     ("model", TEXT, "model@version"),
     RECIPE,
-    ("calibration", TEXT, "JSON: logit_offset, prevalence, threshold"),
+    ("calibration", TEXT, "JSON: logit_offset, prevalence, threshold, scale"),
     ("until", MOMENT, "when it ends by itself; null: never, and in rows from before this column"),
     ("decision_key", TEXT, "null for the first"),
     RUN,

@@ -1,7 +1,7 @@
 """What a site runs: model, recipe and calibration. Append-only, compare-and-swap, reversible."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -17,26 +17,37 @@ from platform_core.storage.tables import rows_of
 Reals = npt.NDArray[np.float64]
 
 
+def log_odds(share: float) -> float:
+    """ln(share / (1 - share))."""
+    return float(np.log(share) - np.log1p(-share))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """How a score becomes a decision: probability = sigmoid(score + logit_offset), positive from `threshold` on."""
+    """How a score becomes a decision: probability = sigmoid(scale x score + offset), positive from `threshold` on."""
 
     logit_offset: float
     prevalence: float
     """Share of positives that the offset assumes."""
     threshold: float
+    scale: float = 1.0
+    """How far scores are believed at this site: 1 as they come, towards 0 not at all; only its labels move it."""
 
     def probability(self, score: Reals) -> Reals:
         """Calibrated probability of the positive class, in (0, 1), of raw scores (logits)."""
-        return np.asarray(1.0 / (1.0 + np.exp(-(score + self.logit_offset))), dtype=np.float64)
+        return np.asarray(1.0 / (1.0 + np.exp(-(self.scale * score + self.logit_offset))), dtype=np.float64)
+
+    def score_at(self, probability: float) -> float:
+        """The score that has a probability in (0, 1)."""
+        return (log_odds(probability) - self.logit_offset) / self.scale
 
     def moved_to(self, prevalence: float) -> "Calibration":
         """The same model under another prevalence; no weight moves.
 
         Source: Saerens et al. 2002, doi:10.1162/089976602753284446, equation 2.4.
         """
-        shift = _logit(prevalence) - _logit(self.prevalence)
-        return Calibration(logit_offset=self.logit_offset + shift, prevalence=prevalence, threshold=self.threshold)
+        shift = log_odds(prevalence) - log_odds(self.prevalence)
+        return replace(self, logit_offset=self.logit_offset + shift, prevalence=prevalence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +140,3 @@ def _serving(row: dict[str, object]) -> Serving:
     calibration = Calibration(**json.loads(str(row["calibration"])))
     named = {name: row[name] for name in ("site", "target", "model", "recipe", "epoch")}
     return Serving(calibration=calibration, until=row.get("until"), **named)  # type: ignore[arg-type]
-
-
-def _logit(share: float) -> float:
-    return float(np.log(share) - np.log1p(-share))

@@ -23,7 +23,7 @@ from platform_core.storage.tables import rows_of
 
 State = Literal["opened", "acted", "watching", "closed"]
 STATES: tuple[State, ...] = ("opened", "acted", "watching", "closed")
-ACTS: tuple[Action, ...] = ("reharmonize", "recalibrate", "adapt", "fine_tune")
+ACTS: tuple[Action, ...] = ("reharmonize", "recalibrate", "calibrate", "adapt", "fine_tune")
 """Actions that change what a site runs; asking and holding leave an episode open."""
 QUIET = ("none", "undetermined")
 """Kinds of finding that open no episode; only `none` closes one."""

@@ -31,7 +31,12 @@ FEWEST_DOUBLE_READINGS = 20
 
 
 def read_situation(
-    workspace: Workspace, finding: Mapping[str, Any], *, at: datetime, target_risk: Estimate | None = None
+    workspace: Workspace,
+    finding: Mapping[str, Any],
+    *,
+    at: datetime,
+    target_risk: Estimate | None = None,
+    accepted_risk: Estimate | None = None,
 ) -> Situation:
     """Put together what a decision about one finding is made from.
 
@@ -41,6 +46,7 @@ def read_situation(
         at: The moment of the decision, UTC.
         target_risk: Log-loss on the period's labelled patients, if it was measured again after the finding
             (after a harmonization); by default what the finding says.
+        accepted_risk: Log-loss where the model was accepted, at the period's share of positives; by default as above.
     """
     rules = workspace.settings.policy
     site, target, kind = str(finding["site"]), str(finding["target"]), cast("Kind", finding["kind"])
@@ -58,7 +64,7 @@ def read_situation(
         n_labels=len(labelled),
         n_train_labels=len(in_training),
         min_labels=rules.min_labels,
-        accepted_risk=estimate_of(finding, "source_risk"),
+        accepted_risk=accepted_risk or estimate_of(finding, "source_risk"),
         target_risk=target_risk or estimate_of(finding, "target_risk"),
         taken=history.taken,
         tried=history.tried,

@@ -17,6 +17,8 @@ from platform_core.queries import load
 HERE = "platform_core.policy"
 CARRIED_OUT: tuple[Status, ...] = ("shadow", "passed", "refused", "done")
 """From here on the platform has done its part of an action, whatever a gate or the sites still do."""
+UNGATED: tuple[Action, ...] = ("reharmonize", "calibrate")
+"""A receipt that shows no gain, and labels that show none, say that nothing is to be had: no harm was done."""
 RESTORE, ROLLBACK = "restore", "rollback"
 """What no finding asks for: a site's serving, or every site's champion, is put back; what was done holds no longer."""
 ENOUGH_REDUCTION = 0.5
@@ -41,8 +43,8 @@ class Past:
 
     @property
     def is_failed_gate(self) -> bool:
-        """Refused for what it did; a recipe's receipt is no gate, and what could not even be tried failed at none."""
-        return self.status == "refused" and self.action != "reharmonize" and "refused" not in self.evidence
+        """Refused for what it did; what could not even be tried failed at no gate."""
+        return self.status == "refused" and self.action not in UNGATED and "refused" not in self.evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from platform_core.policy.situation import Situation
 from platform_core.provenance import digest
 
-Action = Literal["none", "reharmonize", "recalibrate", "adapt", "fine_tune", "request_labels", "hold"]
+Action = Literal["none", "reharmonize", "recalibrate", "calibrate", "adapt", "fine_tune", "request_labels", "hold"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 

@@ -94,6 +94,11 @@ class Situation:
         return "recalibrate" in self.taken
 
     @property
+    def has_calibrated(self) -> bool:
+        """Scores were fitted to the site's labels, or that was turned down, for this period."""
+        return "calibrate" in self.taken
+
+    @property
     def has_adapted(self) -> bool:
         """An adaptation without labels was tried, or turned down, in this episode."""
         return "adapt" in self.tried or "adapt" in self.taken

@@ -19,6 +19,7 @@ ACTION_WORDS = {
     "none": "nothing to do",
     "reharmonize": "harmonize again",
     "recalibrate": "recalibrate",
+    "calibrate": "calibrate on labels",
     "adapt": "adapt without labels",
     "fine_tune": "fine-tune",
     "request_labels": "ask for labels",

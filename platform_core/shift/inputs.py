@@ -263,6 +263,11 @@ def read_inputs(workspace: Workspace, site: str, target: str | None) -> list[Inp
     ]
 
 
+def inputs_of(workspace: Workspace, site: str, target: str, stratum: str) -> Inputs | None:
+    """The inputs of one stratum in the site's latest period; None if no scan of it came."""
+    return next((one for one in read_inputs(workspace, site, target) if one.current.stratum == stratum), None)
+
+
 def _reference(workspace: Workspace, serving: Serving, current: Sample) -> Reference:
     """The source's scans that the model can have known; never the period that is being measured."""
     settings = workspace.settings.target[serving.target]

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
-
 from platform_core.manifest.serving import Calibration
 from platform_core.shift.samples import Patients
 from platform_core.shift.scores import ScoredScans
@@ -67,8 +65,7 @@ class Material:
         """The score from which the site calls a scan positive; NaN before there is a model."""
         if self.calibration is None:
             return float("nan")
-        share = self.calibration.threshold
-        return float(np.log(share) - np.log1p(-share)) - self.calibration.logit_offset
+        return self.calibration.score_at(self.calibration.threshold)
 
 
 def _shared(before: Patients, after: Patients) -> tuple[Patients, Patients]:

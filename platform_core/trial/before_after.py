@@ -1,19 +1,21 @@
 """What a site risks under one serving or another."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from platform_core.learn.persons import find_persons, person_of
-from platform_core.learn.registry import find, trained_on
-from platform_core.manifest.serving import Serving
+from platform_core.learn.calibrate import smoothed_share
+from platform_core.learn.registry import find
+from platform_core.manifest.serving import Calibration, Serving
 from platform_core.manifest.workspace import Workspace
+from platform_core.shift.bound import expected_risk
+from platform_core.shift.inputs import Inputs, inputs_of
 from platform_core.shift.resampled import auroc_of, mean_of, resampled
-from platform_core.shift.risk import Reals, RiskReport, log_losses, measure_risk
+from platform_core.shift.risk import Estimate, Reals, RiskReport, log_losses, measure_risk
 from platform_core.shift.scores import ScoredScans, score_rows
-from platform_core.trial.paired import patients_of
+from platform_core.trial.gate import unseen_by
 
 
 def risk_under(
@@ -35,17 +37,58 @@ def risk_under(
     return _report(workspace, scored, serving)
 
 
-def risk_of_unlearned(workspace: Workspace, serving: Serving, keys: Sequence[str]) -> RiskReport | None:
-    """The same on every labelled patient from whom the serving's model has not learned, whatever their part.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harm:
+    """What a model costs at a site now, and what it costs where it was accepted."""
+
+    risk: RiskReport
+    accepted: Estimate | None
+    """Log-loss on the reference, weighted to as many positives as the site's labels have and with that prior, nats per
+    scan: two hospitals are as hard only at one mix. None without enough labels of either class there."""
+
+
+def harm_of(workspace: Workspace, serving: Serving, keys: Sequence[str], stratum: str) -> Harm | None:
+    """On every labelled patient of the site from whom the serving's model has not learned, whatever their part.
 
     For the decision whether a model does harm: it needs all labels there are, of which the evaluation part is less than
     a half. Nobody may compare two models by it.
+
+    Args:
+        workspace: Where predictions and labels lie.
+        serving: What the site runs.
+        keys: Series of the period.
+        stratum: Of the period; the reference's patients are of the same.
+
+    Returns:
+        None without such a patient.
     """
+    scans = _unlearned(workspace, serving, keys)
+    report = _report(workspace, scans, serving)
+    if report is None:
+        return None
+    inputs = inputs_of(workspace, serving.site, serving.target, stratum)
+    share = smoothed_share(scans.y, scans.weight)
+    return Harm(risk=report, accepted=None if inputs is None else _accepted(inputs, share))
+
+
+def _accepted(inputs: Inputs, share: float) -> Estimate | None:
+    source, reference = inputs.reference_scores, inputs.reference
+    if source is None or reference is None:
+        return None
+    known = source.where(source.is_labelled)
+    return risk_at(known.score, known.y, reference.calibration, share)
+
+
+def risk_at(scores: Reals, y: Reals, calibration: Calibration, share: float) -> Estimate | None:
+    """Log-loss of labelled scores weighted to a share of positives, with that prior, nats per scan."""
+    return expected_risk(scores, y, calibration.moved_to(share), Estimate(share, share, share))
+
+
+def _unlearned(workspace: Workspace, serving: Serving, keys: Sequence[str]) -> ScoredScans:
     scored = score_rows(workspace, serving.site, serving.target, serving.model, serving.recipe, keys=keys)
-    learned = patients_of(workspace, trained_on(workspace, find(workspace, serving.model)))
-    persons = find_persons(workspace)
-    is_new = [not person_of(key, persons) & learned for key in scored.patient_key.tolist()]
-    return _report(workspace, scored.where(np.array(is_new, dtype=bool)), serving)
+    unseen = unseen_by(workspace, [find(workspace, serving.model)])
+    is_new = [not unseen.has_seen(key) for key in scored.patient_key.tolist()]
+    return scored.where(np.array(is_new, dtype=bool) & scored.is_labelled)
 
 
 def _report(workspace: Workspace, scored: ScoredScans, serving: Serving) -> RiskReport | None:

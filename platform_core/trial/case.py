@@ -21,7 +21,7 @@ from platform_core.policy.table import policy_of
 from platform_core.shift.risk import Estimate, RiskReport
 from platform_core.shift.stage import measure_shift
 from platform_core.shift.watch.raised import alarm_behind
-from platform_core.trial.before_after import risk_of_unlearned, risk_under
+from platform_core.trial.before_after import harm_of, risk_under
 from platform_core.trial.label_request import request_labels
 from platform_core.trial.masked import in_overlap, overlap_risk, with_overlap
 
@@ -100,13 +100,16 @@ def decide_next(case: Case) -> Next:
 
 def _decided(case: Case, finding: Mapping[str, Any]) -> Decision:
     is_marked = _is_segmentation(case)
-    report = risk_now(case) if is_marked else risk_of_unlearned(case.workspace, case.serving, case.keys)
-    target_risk = report.log_loss if report else None
-    situation = read_situation(case.workspace, finding, at=case.at, target_risk=target_risk)
-    if not is_marked:
-        return decide(situation, policy_of(case.workspace))
-    situation = with_overlap(case.workspace, case.target, situation, report)
-    return in_overlap(decide(situation, policy_of(case.workspace)))
+    if is_marked:
+        situation = read_situation(case.workspace, finding, at=case.at)
+        situation = with_overlap(case.workspace, case.target, situation, risk_now(case))
+        return in_overlap(decide(situation, policy_of(case.workspace)))
+    harm = harm_of(case.workspace, case.serving, case.keys, str(finding["stratum"]))
+    target_risk, accepted_risk = (harm.risk.log_loss, harm.accepted) if harm else (None, None)
+    situation = read_situation(
+        case.workspace, finding, at=case.at, target_risk=target_risk, accepted_risk=accepted_risk
+    )
+    return decide(situation, policy_of(case.workspace))
 
 
 def _once(case: Case, decision: Decision, history: History) -> Decision:

@@ -48,12 +48,12 @@ def overlap_risk(workspace: Workspace, serving: Serving, keys: Sequence[str] | N
 def with_overlap(workspace: Workspace, target: str, situation: Situation, report: RiskReport | None) -> Situation:
     """The situation with 1 - Dice for both risks: the period's, and the source's under what it runs.
 
-    An adaptation counts as tried, so that the policy goes on to what can be done: asking for masks.
+    An adaptation counts as tried and scores as fitted to labels, so that the policy goes on to what can be done.
     """
     serving = current_serving(workspace, workspace.target(target).source_site, target)
     accepted = None if serving is None else overlap_risk(workspace, serving, None)
-    tried = (*situation.tried, "adapt")
-    return replace(situation, target_risk=_of(report), accepted_risk=_of(accepted), tried=tried)
+    tried, taken = (*situation.tried, "adapt"), (*situation.taken, "calibrate")
+    return replace(situation, target_risk=_of(report), accepted_risk=_of(accepted), tried=tried, taken=taken)
 
 
 def in_overlap(decision: Decision) -> Decision:

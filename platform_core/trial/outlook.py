@@ -6,7 +6,7 @@ from platform_core.errors import EmptySample
 from platform_core.manifest.serving import Calibration, Serving
 from platform_core.shift.bound import expected_risk
 from platform_core.shift.evidence import FAITHFUL
-from platform_core.shift.inputs import Inputs, read_inputs
+from platform_core.shift.inputs import Inputs, inputs_of
 from platform_core.shift.labels.prevalence import P_FIT, estimate_prevalence
 from platform_core.shift.risk import Estimate, Reals
 from platform_core.shift.scores import score_rows
@@ -39,10 +39,7 @@ def outlook(case: Case, serving: Serving) -> Outlook | None:
     Returns:
         None if either side has too few scores.
     """
-    stratum = finding_of(case)["stratum"]
-    inputs = next(
-        (one for one in read_inputs(case.workspace, case.site, case.target) if one.current.stratum == stratum), None
-    )
+    inputs = inputs_of(case.workspace, case.site, case.target, str(finding_of(case)["stratum"]))
     reference = None if inputs is None else _reference(inputs, serving)
     if inputs is None or reference is None:
         return None

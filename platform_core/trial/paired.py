@@ -1,6 +1,6 @@
 """One set of held-out scans as two servings see it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -144,12 +144,22 @@ class Unseen:
     persons: Mapping[str, Person]
     split: SplitSettings
 
+    def has_seen(self, patient_key: str) -> bool:
+        """Whether any training has seen the person, under any key."""
+        return bool(person_of(patient_key, self.persons) & self.seen)
+
     def name_of(self, patient_key: str) -> str | None:
         """One key for all keys of the person; None if any of them was seen or is of another part."""
+        return self._name(patient_key, is_evaluation={True})
+
+    def name_to_fit(self, patient_key: str) -> str | None:
+        """One key for all keys of the person; None if any of them was seen or is of the evaluation part."""
+        return self._name(patient_key, is_evaluation={False})
+
+    def _name(self, patient_key: str, is_evaluation: set[bool]) -> str | None:
         person = person_of(patient_key, self.persons)
-        if person & self.seen or any(part_of(key, self.split) != "evaluation" for key in person):
-            return None
-        return min(person)
+        is_so = {part_of(key, self.split) == "evaluation" for key in person}
+        return None if person & self.seen or is_so != is_evaluation else min(person)
 
 
 def pair(
@@ -191,9 +201,12 @@ def labelled_scans(
         workspace, serving.site, serving.target, serving.model, serving.recipe, keys=keys, part="evaluation"
     )
     scans = scans.where(scans.is_labelled)
-    if unseen is None:
-        return scans
-    names = [unseen.name_of(str(key)) for key in scans.patient_key]
+    return scans if unseen is None else of_persons(scans, unseen.name_of)
+
+
+def of_persons(scans: ScoredScans, name_of: Callable[[str], str | None]) -> ScoredScans:
+    """The scans of known patients who have a name, under it."""
+    names = [name_of(str(key)) for key in scans.patient_key]
     scans = replace(scans, patient_key=np.asarray([name or "" for name in names], dtype=np.str_))
     return scans.where(scans.patient_known & (scans.patient_key != ""))
 

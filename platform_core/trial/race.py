@@ -17,7 +17,6 @@ from platform_core.learn.data import Scan
 from platform_core.learn.device import device_name
 from platform_core.learn.judging import Entry, Race
 from platform_core.learn.networks import weights_sha256
-from platform_core.learn.persons import person_of
 from platform_core.learn.resume import Bookmarks, phase_facts
 from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.train import Material, new_network, refuse_few
@@ -131,9 +130,8 @@ def seeds_of(rows: Sequence[Mapping[str, Any]]) -> Seeds | None:
 
 def _known_to(workspace: Workspace, material: Material) -> Any:
     """(n,), whether the champion, or one that it comes from, has learned from a person of the site's."""
-    seen = unseen_by(workspace, [material.parent])
-    persons = (person_of(scan.patient_key, seen.persons) for scan in material.own.scans)
-    return np.array([bool(person & seen.seen) for person in persons], dtype=bool)
+    unseen = unseen_by(workspace, [material.parent])
+    return np.array([unseen.has_seen(scan.patient_key) for scan in material.own.scans], dtype=bool)
 
 
 def _period_of(case: Case) -> list[str]:

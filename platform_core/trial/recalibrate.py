@@ -21,6 +21,8 @@ MOST_LOGITS = 2.0
 """The prior may move the logits by at most this: a larger move says that something else has happened.
 
 Proposed together with the decision table, not measured: e^2 is a change of the odds by a factor of 7.4."""
+Z_95 = 1.96
+"""Standard errors from a mean to either end of its 95 % interval."""
 MIN_PATIENTS = 20
 """Labelled patients of the period below which labels are not asked at all."""
 
@@ -88,6 +90,21 @@ def weigh_recalibration(pairs: Pairs, before: Outlook | None, after: Outlook | N
         return by_labels
     told = f"{by_labels.because}, which is no gain beyond chance; {by_scores.because}"
     return replace(by_labels, passed=by_scores.passed, because=told)
+
+
+def by_labels_alone(pairs: Pairs) -> Recalibration:
+    """Judge a calibration that was fitted to labels: others must show a gain of a standard error, and nothing worse.
+
+    It moves no weight, touches one site and can be taken back; what is not beyond chance is served for a time only.
+    """
+    if pairs.n_patients < MIN_PATIENTS:
+        return Recalibration(passed=False, because=f"{pairs.n_patients} labelled patients are too few to judge it")
+    judged = _by_labels(pairs)
+    gain = judged.log_loss_gain
+    assert gain is not None, "labels were asked"
+    if not judged.passed or gain.value > (gain.high - gain.low) / (2 * Z_95):
+        return judged
+    return replace(judged, passed=False, because=f"{judged.because}, which is less than its standard error")
 
 
 def capped(assumed: float, estimated: float) -> float:

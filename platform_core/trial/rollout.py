@@ -195,8 +195,14 @@ def rollout_facts(champion: ModelRef, former: ModelRef | None) -> Row:
 
 
 def with_model(serving: Serving, model: ModelRef) -> Serving:
-    """The same serving with another model and no limit: its calibration, at the prevalence that the site assumes."""
+    """The same serving with another model and no limit.
+
+    What labels said of the site's scores holds for a model that has not learned there; of one that has, scores are
+    believed as they come, at the prevalence that the site assumes.
+    """
     calibration = model.calibration.moved_to(serving.calibration.prevalence)
+    if serving.site not in model.metrics:
+        calibration = replace(serving.calibration, threshold=calibration.threshold)
     return replace(serving, model=model.name, calibration=calibration, until=None)
 
 

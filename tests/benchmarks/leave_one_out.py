@@ -42,14 +42,14 @@ from platform_core.harmonize.stage import N_SAMPLE
 from platform_core.imaging.plain import decode_image
 from platform_core.imaging.volume import Volume
 from platform_core.learn.adaptations import ADAPTATIONS
-from platform_core.learn.calibrate import fit_platt, log_odds, smoothed_share
+from platform_core.learn.calibrate import fit_platt, smoothed_share
 from platform_core.learn.cross_validate import race
 from platform_core.learn.data import Framing, Loaded, Scan, frame
 from platform_core.learn.judging import NONE
 from platform_core.learn.networks import build_network
 from platform_core.learn.strategies import STRATEGIES
 from platform_core.learn.trained import joined, labels_of, some, train_copy
-from platform_core.manifest.serving import Calibration
+from platform_core.manifest.serving import Calibration, log_odds
 from platform_core.policy.candidates import CHEAPEST_FIRST, candidates
 from platform_core.settings import PolicySettings, StepSettings, TrainSettings
 from platform_core.shift.resampled import (

@@ -189,9 +189,9 @@ def test_a_step_that_monai_would_not_repeat_is_not_left_to_it(with_target: Works
 
 def test_a_site_s_own_calibration_can_be_given(with_target: Workspace) -> None:
     ref = stored(with_target, WINDOW)
-    answer = by_monai(Path(with_target.uri) / ref.bundle_uri, scan(WINDOW), logit_offset=1.5)
+    answer = by_monai(Path(with_target.uri) / ref.bundle_uri, scan(WINDOW), scale=0.5, logit_offset=1.5)
     score, _ = platform_s(with_target, ref, scan(WINDOW))
-    assert answer["probability"] == pytest.approx(1 / (1 + np.exp(-(score + 1.5))), abs=1e-5)
+    assert answer["probability"] == pytest.approx(1 / (1 + np.exp(-(0.5 * score + 1.5))), abs=1e-5)
 
 
 def test_monai_loads_the_network_by_the_bundle_s_name(with_target: Workspace) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from platform_core.learn.calibrate import fit_platt, log_odds, smoothed_share
+from platform_core.learn.calibrate import fit_platt, smoothed_share
+from platform_core.manifest.serving import log_odds
 
 Reals = np.ndarray
 

@@ -35,7 +35,8 @@ def situation(**facts: Any) -> Situation:
 
 
 def reharmonized(**facts: Any) -> Situation:
-    return situation(**{"kind": "covariate_acquisition", "taken": ("reharmonize",), **facts})
+    """A new recipe and the labels' calibration were tried."""
+    return situation(**{"kind": "covariate_acquisition", "taken": ("reharmonize", "calibrate"), **facts})
 
 
 def harmful(**facts: Any) -> Situation:
@@ -47,7 +48,7 @@ def estimates(low: float, high: float) -> st.SearchStrategy[Estimate]:
     return st.tuples(number, number, number).map(lambda three: Estimate(sorted(three)[1], min(three), max(three)))
 
 
-ACTED = st.lists(st.sampled_from(["reharmonize", "recalibrate", "adapt", "fine_tune"]), unique=True).map(tuple)
+ACTED = st.lists(st.sampled_from(["reharmonize", "recalibrate", "calibrate", "adapt", "fine_tune"]), unique=True).map(tuple)
 MAYBE = st.none() | st.booleans()
 HOLDS = [rule.name for rule in built_in().rules if rule.action == "hold"]
 

@@ -15,7 +15,7 @@ from platform_core.policy.table import built_in
 from platform_core.shift.risk import Estimate
 from tests.policy.situations import HIGHER, HOLDS, QUIET, estimates, harmful, reharmonized, situation, situations
 
-ENDS = ("reharmonize", "recalibrate", "adapt", "fine_tune")
+ENDS = ("reharmonize", "recalibrate", "calibrate", "adapt", "fine_tune")
 
 
 def test_nothing_found_means_nothing_done() -> None:
@@ -34,8 +34,25 @@ def test_an_undetermined_shift_among_enough_patients_asks_for_labels() -> None:
 
 
 def test_what_labels_show_to_be_harmless_needs_no_cause() -> None:
-    assert decide(situation(kind="undetermined")).rule == "type_unknown_harmless"
-    assert decide(situation(kind="undetermined", target_risk=HIGHER)).action == "hold"
+    unknown = situation(kind="undetermined", taken=("calibrate",))
+    assert decide(unknown).rule == "type_unknown_harmless"
+    assert decide(replace(unknown, target_risk=HIGHER)).action == "hold"
+
+
+@pytest.mark.parametrize("kind", ["covariate_acquisition", "covariate_case_mix", "mixed", "undetermined"])
+@pytest.mark.parametrize("risk", [QUIET.target_risk, HIGHER])
+def test_labels_are_first_asked_how_far_scores_are_to_be_believed(kind: str, risk: Estimate) -> None:
+    decision = decide(situation(kind=kind, taken=("reharmonize",), target_risk=risk))
+    assert (decision.action, decision.candidates) == ("calibrate", ())
+    assert "200 labelled patients" in decision.because
+
+
+def test_scores_are_fitted_to_no_labels_that_are_unsound() -> None:
+    fine = situation(kind="covariate_case_mix")
+    assert decide(fine).action == "calibrate"
+    assert decide(replace(fine, label_noise=0.2)).rule == "labels_disputed_harmless"
+    assert decide(replace(fine, has_guideline_changed=True)).rule == "guideline_changed_harmless"
+    assert decide(replace(fine, n_labels=10)).action == "request_labels"
 
 
 def test_a_new_scanner_is_harmonized_before_any_weight_moves() -> None:
@@ -119,7 +136,7 @@ def test_another_guideline_is_looked_at_by_a_person_first() -> None:
 
 
 def test_a_new_meaning_is_confirmed_by_a_person_before_the_last_layers_learn_it() -> None:
-    concept = situation(kind="concept", target_risk=HIGHER)
+    concept = situation(kind="concept", target_risk=HIGHER, taken=("calibrate",))
     assert decide(concept).rule == "meaning_changed"
     confirmed = replace(concept, released=("meaning_changed",))
     assert decide(confirmed).action == "fine_tune"
@@ -257,8 +274,6 @@ def test_every_row_of_the_policy_can_decide() -> None:
         situation(kind="label", n_gates_failed=2),
         situation(kind="label", is_watching=True, growth=1.0),
         situation(kind="undetermined", n_labels=0),
-        situation(kind="undetermined", target_risk=HIGHER),
-        situation(kind="undetermined"),
         situation(kind="label", taken=("recalibrate",)),
         situation(kind="label"),
         situation(kind="concept"),
@@ -270,10 +285,15 @@ def test_every_row_of_the_policy_can_decide() -> None:
         reharmonized(kind="mixed", n_labels=0),
         situation(kind="covariate_case_mix", n_labels=0),
         situation(**confirmed, n_labels=0),
-        reharmonized(),
-        situation(kind="covariate_case_mix"),
         harmful(label_noise=0.3),
         harmful(has_guideline_changed=True),
+        reharmonized(label_noise=0.3),
+        reharmonized(has_guideline_changed=True),
+        reharmonized(taken=("reharmonize",)),
+        situation(kind="undetermined", taken=("calibrate",), target_risk=HIGHER),
+        situation(kind="undetermined", taken=("calibrate",)),
+        reharmonized(),
+        situation(kind="covariate_case_mix", taken=("calibrate",)),
         harmful(days_since_fine_tune=3),
         harmful(gpu_hours_per_month=0.0),
         harmful(is_training_running=True),

@@ -18,7 +18,7 @@ from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.shift.risk import Estimate, log_losses
 from platform_core.shift.scores import score_rows
 from platform_core.storage.tables import rows_of
-from platform_core.trial.before_after import risk_of_unlearned, risk_under
+from platform_core.trial.before_after import harm_of, risk_under
 from platform_core.trial.receipt import Receipt, harmonization_receipt
 
 PlantScores = Callable[..., list[str]]
@@ -66,14 +66,14 @@ def test_harm_is_told_by_every_labelled_patient_whom_the_model_has_not_learned_f
     keys = plant_scores("south", 200, {"lesion@1": 2.0})
     serving = serving_of(here, "south")
     of_evaluation = risk_under(here, "south", "lesion", serving, keys)
-    of_all = risk_of_unlearned(here, serving, keys)
+    of_all = harm_of(here, serving, keys, "CT")
     assert of_evaluation is not None
     assert of_all is not None
-    assert of_evaluation.n_patients < 110 < of_all.n_patients == 200
+    assert of_evaluation.n_patients < 110 < of_all.risk.n_patients == 200
     train_on(1, [("south", key) for key in keys[:60]])
-    of_the_others = risk_of_unlearned(here, serving, keys)
+    of_the_others = harm_of(here, serving, keys, "CT")
     assert of_the_others is not None
-    assert of_the_others.n_patients == 140
+    assert of_the_others.risk.n_patients == 140
 
 
 def test_risk_is_measured_on_labelled_evaluation_patients(served: Workspace, plant_scores: PlantScores) -> None:

@@ -10,7 +10,7 @@ WITH
 acted AS (
     SELECT DISTINCT site, finding_key
     FROM out__decision
-    WHERE action IN ('reharmonize', 'recalibrate', 'adapt', 'fine_tune')
+    WHERE action IN ('reharmonize', 'recalibrate', 'calibrate', 'adapt', 'fine_tune')
 )
 
 SELECT *

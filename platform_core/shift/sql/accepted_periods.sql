@@ -9,8 +9,8 @@
 -- returns  stratum VARCHAR
 --          period_start DATE  of the finding behind the latest action that was carried out and not taken back, or
 --                             of the first period since an unanswered alarm in which nothing mattered;
---                             NULL if the stratum was only recalibrated
---          scored_from DATE   the same, if a recalibration counts as well: it accepts scores, and not images
+--                             NULL if the stratum was only recalibrated or calibrated
+--          scored_from DATE   the same, if a new calibration counts as well: it accepts scores, and not images
 
 WITH
 
@@ -40,7 +40,7 @@ step AS (
         AND (taken_back_at IS NULL OR decided_at >= taken_back_at)
         AND target IS NOT DISTINCT FROM $target
         AND status = 'done'
-        AND (action IN ('reharmonize', 'fine_tune', 'adapt', 'recalibrate') OR (action = 'none' AND is_quiet))
+        AND (action IN ('reharmonize', 'fine_tune', 'adapt', 'recalibrate', 'calibrate') OR (action = 'none' AND is_quiet))
 ),
 
 -- the moment of the first step that answered each alarm
@@ -51,7 +51,7 @@ answered AS (
         ON step.stratum = alarm.stratum
         AND step.period_start >= alarm.period_start
         AND (alarm.raised_at IS NULL OR step.decided_at >= alarm.raised_at)
-        AND (alarm.is_score OR step.action <> 'recalibrate')
+        AND (alarm.is_score OR step.action NOT IN ('recalibrate', 'calibrate'))
     GROUP BY ALL
 ),
 
@@ -70,7 +70,7 @@ accepting AS (
 
 SELECT
     stratum,
-    arg_max(period_start, decided_at) FILTER (action <> 'recalibrate') AS period_start,
+    arg_max(period_start, decided_at) FILTER (action NOT IN ('recalibrate', 'calibrate')) AS period_start,
     arg_max(period_start, decided_at) AS scored_from
 FROM accepting
 GROUP BY stratum

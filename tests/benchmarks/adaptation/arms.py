@@ -2,11 +2,13 @@
 
 A cell is one shift at one budget; a row is one hospital of it, with its own source model. `x.error`, `x.log_loss` and
 `x.auroc` are those of strategy x on the hidden test, `policy` is the platform's. Strategies that need no label stand
-in the rows of budget 0, which has the same hospitals as the others of its seed.
+in the rows of budget 0, which has the same hospitals as the others of its seed. A person is asked one thing: whether
+the label has another meaning, where the platform finds that it has. `policy_alone` is the platform without that answer.
 
 What was reduced: a network of 2-D squares about a mark, trained for 20 epochs; the steps of a recipe are not tried one
 by one, and its receipt compares 200 patients of either side; nothing is transported through a site's scanner, so that
-no finding is `mixed` and no adaptation can pass without labels; nobody answers a request for labels or lifts a hold.
+no finding is `mixed` and no adaptation can pass without labels; nobody answers a request for labels or lifts another
+hold.
 """
 
 from collections.abc import Mapping
@@ -22,7 +24,8 @@ from tests.benchmarks.detection.operators import HELD_OUT
 from tests.benchmarks.detection.table import Cell, Numbers
 
 METRIC = "M7"
-POLICY = "policy"
+POLICY, ALONE = "policy", "policy_alone"
+"""The platform's choice, and what it serves if no person ever answers."""
 GATED_PRIOR = "gated_prior"
 """The prevalence that scores tell, only where the platform finds that nothing but prevalence has moved."""
 FEW_SEEDS = 5
@@ -65,7 +68,7 @@ def _run(shift: Shift, budget: int, is_quick: bool, index: int, seed: int) -> Nu
     source, site = source_of(seed, is_quick=is_quick), site_of(shift, seed, is_quick=is_quick)
     others = others_of(seed, is_quick=is_quick)
     period = site.known(budget)
-    known = Knowledge(source=source, period=period, others=others)
+    known = Knowledge(source=source, period=period, others=others, is_redefined=shift.kind == "relabelled")
     if budget:
         outcomes = labelled(source, period, with_raw=index < FEW_SEEDS)
         kept = [name for name in outcomes if name.removeprefix("raw:") in STRATEGIES_RUN]
@@ -75,6 +78,7 @@ def _run(shift: Shift, budget: int, is_quick: bool, index: int, seed: int) -> Nu
         outcomes[GATED_PRIOR] = outcomes["prior" if verdict.kind == "label" else "nothing"]
     case = respond(known)
     outcomes[POLICY] = Outcome(served=case.served, spent=case.spent)
+    outcomes[ALONE] = Outcome(served=case.alone or case.served)
     numbers = _judged(site, outcomes) | _told(case)
     numbers |= _forgotten(source, {name: outcomes[name] for name in kept}, others)
     return numbers | _policy_forgets(source, case, others)

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tests.benchmarks.adaptation.arms import METRIC, POLICY, budget_of, shift_of
+from tests.benchmarks.adaptation.arms import ALONE, METRIC, POLICY, budget_of, shift_of
 from tests.benchmarks.adaptation.sizes import FROZEN
 from tests.benchmarks.detection.table import Line, Row, rate, total
 
 BARS = FROZEN["bars"]
 N_RESAMPLES = 1000
 NOTHING = "nothing"
+OURS = (POLICY, ALONE)
 GRADIENT = "did.fine_tune"
 Errors = Mapping[str, Mapping[int, Mapping[str, float]]]
 """By shift, seed and strategy."""
@@ -54,14 +55,14 @@ def regret_of(errors: Errors, seeds: Sequence[int], arm: str = POLICY) -> dict[s
         if arm not in shared:
             continue
         means = {name: float(np.mean([each[name] for each in chosen])) for name in shared}
-        found[shift] = means[arm] - min(mean for name, mean in means.items() if name != POLICY)
+        found[shift] = means[arm] - min(mean for name, mean in means.items() if name not in OURS)
     return found
 
 
 def best_of(errors: Errors, shift: str) -> str:
     """The best fixed strategy of a shift."""
     chosen = list(errors[shift].values())
-    shared = set.intersection(*(set(each) for each in chosen)) - {POLICY}
+    shared = set.intersection(*(set(each) for each in chosen)) - set(OURS)
     return min(sorted(shared), key=lambda name: float(np.mean([each[name] for each in chosen])))
 
 
@@ -82,7 +83,7 @@ def _regret_lines(rows: Sequence[Row], budget: int) -> list[Line]:
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in errors.values())))
     if not seeds:
         return [_shift_line(rows, errors, shift, budget) for shift in errors]
-    arms = sorted({arm for by_seed in errors.values() for each in by_seed.values() for arm in each} - {POLICY})
+    arms = sorted({arm for by_seed in errors.values() for each in by_seed.values() for arm in each} - set(OURS))
     where = f"{budget} labels" if budget else "no labels"
     beside = {f"{arm}, every time": _mean(regret_of(errors, seeds, arm)) for arm in arms}
     beside = dict(sorted(beside.items(), key=lambda pair: pair[1]))
@@ -98,6 +99,7 @@ def _regret_lines(rows: Sequence[Row], budget: int) -> list[Line]:
                 note="" if what == "mean" else f"worst at {_worst_shift(regret_of(errors, seeds))}",
             )
         )  # fmt: skip
+    found.append(_alone_line(errors, seeds, where))
     losses = values_of(rows, budget, "log_loss")
     value = _mean(regret_of(losses, seeds))
     low, high = over_seeds(seeds, lambda drawn: _mean(regret_of(losses, drawn)))
@@ -105,6 +107,13 @@ def _regret_lines(rows: Sequence[Row], budget: int) -> list[Line]:
         Line(metric=METRIC, what=f"mean regret of log-loss, {where}", value=value, low=low, high=high, n=len(seeds))
     )
     return found + [_shift_line(rows, errors, shift, budget) for shift in errors]
+
+
+def _alone_line(errors: Errors, seeds: Sequence[int], where: str) -> Line:
+    low, high = over_seeds(seeds, lambda drawn: _mean(regret_of(errors, drawn, ALONE)))
+    value = _mean(regret_of(errors, seeds, ALONE))
+    what = f"mean regret of error, {where}, nobody ever asked"
+    return Line(metric=METRIC, what=what, value=value, low=low, high=high, n=len(seeds))
 
 
 def _shift_line(rows: Sequence[Row], errors: Errors, shift: str, budget: int) -> Line:
@@ -174,7 +183,7 @@ def _harms(rows: Sequence[Row], budgets: Sequence[int] | None) -> dict[str, tupl
         mine = values_of(rows, budget)
         offered = {arm for row in rows if budget_of(row.cell) == budget for arm in _by_arm(row, "error")}
         for each in (by_arm for by_seed in mine.values() for by_arm in by_seed.values()):
-            for arm in offered & set(each) - {NOTHING}:
+            for arm in offered & set(each) - {NOTHING, ALONE}:
                 k, n = counts.get(arm, (0, 0))
                 counts[arm] = k + (each[arm] > each[NOTHING] + BARS["harmed_from"]), n + 1
     return counts

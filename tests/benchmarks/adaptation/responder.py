@@ -1,8 +1,9 @@
 """What the platform does by itself: its own finding, its own policy, its own gates, on arrays.
 
-It mirrors `flows/respond.py`: decide, act, be judged, decide again, until the policy asks for nothing more. Nobody
-answers here: a request for labels brings none, and a `hold` ends the case. The truth is out of reach: a `Knowledge`
-holds what the hospital knows, and this module knows neither what happened nor the hidden test.
+It mirrors `flows/respond.py`: decide, act, be judged, decide again, until the policy asks for nothing more. A request
+for labels brings none, and a `hold` ends the case, but for one: asked whether the label has another meaning, a person
+who knows says so. The truth is out of reach: a `Knowledge` holds what the hospital knows, and this module knows neither
+what happened nor the hidden test.
 """
 
 import time
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from platform_core.features import FAMILIES
 from platform_core.features.measure import FEATURES
+from platform_core.learn.calibrate import fit_calibration, smoothed_share
 from platform_core.learn.cross_validate import race
 from platform_core.learn.data import Loaded
 from platform_core.learn.judging import NONE, Race
@@ -25,7 +27,7 @@ from platform_core.manifest.splits import Part, part_of
 from platform_core.policy.candidates import CHEAPEST_FIRST
 from platform_core.policy.decide import Decision, decide
 from platform_core.policy.episodes import ACTS
-from platform_core.policy.history import ENOUGH_REDUCTION
+from platform_core.policy.history import ENOUGH_REDUCTION, UNGATED
 from platform_core.policy.situation import Situation
 from platform_core.settings import PolicySettings, ShiftSettings, SplitSettings
 from platform_core.shift.diagnosis import Verdict, diagnose
@@ -36,9 +38,11 @@ from platform_core.shift.risk import Estimate, Reals, measure_risk
 from platform_core.shift.samples import Patients
 from platform_core.shift.scores import ScoredScans
 from platform_core.trial.adapt import told_by, try_in_turn
+from platform_core.trial.before_after import risk_at
+from platform_core.trial.calibrate import judging_pairs, too_few
 from platform_core.trial.outlook import Outlook, look
 from platform_core.trial.paired import Pairs
-from platform_core.trial.recalibrate import capped, weigh_recalibration
+from platform_core.trial.recalibrate import by_labels_alone, capped, weigh_recalibration
 from platform_core.trial.receipt import MIN_PATIENTS, Receipt, _reduction
 from platform_core.trial.reharmonize import against_recipe
 from platform_core.trial.weigh import Seeds, judge_pairs
@@ -70,6 +74,8 @@ from tests.benchmarks.adaptation.source import (
 SHIFT, POLICY, SPLIT = ShiftSettings(), PolicySettings(), SplitSettings()
 N_RECEIPT = 200
 """Patients of either side whose features a receipt compares, so that it takes seconds."""
+MEANING = "meaning_changed"
+"""The row of the policy that asks a person whether the label has another meaning."""
 MOST_STEPS = 8
 """A policy that goes on longer runs in circles."""
 
@@ -81,6 +87,8 @@ class Knowledge:
     source: Source
     period: Period
     others: Mapping[str, Other]
+    is_redefined: bool = False
+    """Whether the hospital has changed the meaning of the label; only a person tells, and only when asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +103,8 @@ class Acted:
 
     @property
     def is_failed_gate(self) -> bool:
-        """Refused for what it did; a receipt is no gate, and what was not even made failed at none."""
-        return not self.passed and self.action != "reharmonize" and self.what != NONE
+        """Refused for what it did; what was not even made failed at no gate."""
+        return not self.passed and self.action not in UNGATED and self.what != NONE
 
 
 @dataclass(kw_only=True, eq=False)
@@ -116,6 +124,10 @@ class Case:
     """Corrections of the prior while acquisition was alarmed or no mixture fitted."""
     asked_for: Decision | None = None
     """What the policy asked for at the end."""
+    released: tuple[str, ...] = ()
+    """Rows whose `hold` a person has lifted."""
+    alone: Served | None = None
+    """What was served when a person was first asked; None if nobody was."""
 
 
 def respond(known: Knowledge) -> Case:
@@ -125,6 +137,9 @@ def respond(known: Knowledge) -> Case:
     for _ in range(MOST_STEPS):
         decision = decide(situation_of(case))
         case.asked_for = decision
+        if decision.rule == MEANING and known.is_redefined:
+            case.alone, case.released = case.served, (MEANING,)
+            continue
         if decision.action not in ACTS or decision.status == "waiting":
             return case
         case.acted.append(ACTIONS[decision.action](case, decision))
@@ -148,7 +163,7 @@ def situation_of(case: Case) -> Situation:
         n_labels=len(known.period.labelled),
         n_train_labels=len(of_part(known.period, "train")),
         min_labels=POLICY.min_labels,
-        accepted_risk=case.evidence.bound.source_risk,
+        accepted_risk=_accepted(case) or case.evidence.bound.source_risk,
         target_risk=_risk(case, case.served) or case.evidence.bound.target_risk,
         taken=tuple(dict.fromkeys(each.action for each in case.acted)),
         tried=tuple(dict.fromkeys(each.action for each in case.acted)),
@@ -157,6 +172,7 @@ def situation_of(case: Case) -> Situation:
         has_prevalence_moved=_has_prevalence_moved(case),
         cool_down_days=POLICY.cool_down_days,
         strategies=CHEAPEST_FIRST,
+        released=case.released,
     )
 
 
@@ -204,13 +220,26 @@ def of_part(period: Period, part: Part) -> Rows:
 
 def _risk(case: Case, served: Served) -> Estimate | None:
     """Log-loss on the labelled patients whom the model has not learned from; None without any."""
-    period = case.known.period
-    places = of_part(period, "evaluation") if case.is_promoted else period.labelled
+    period, places = case.known.period, _unlearned(case)
     if not len(places):
         return None
     p, keys = _probability(period, served)[places], [str(place) for place in places]
     y, least = period.y[places], POLICY.min_class_patients
     return measure_risk(y, p, keys, threshold=served.calibration.threshold, min_class_patients=least).log_loss
+
+
+def _accepted(case: Case) -> Estimate | None:
+    """The same on the reference, at as many positives as the labels have; None without any."""
+    source, places = case.known.source, _unlearned(case)
+    if not len(places):
+        return None
+    score, share = source.served.score(source.reference_arrays)[0], smoothed_share(case.known.period.y[places])
+    return risk_at(score, source.reference_y, source.served.calibration, share)
+
+
+def _unlearned(case: Case) -> Rows:
+    period = case.known.period
+    return of_part(period, "evaluation") if case.is_promoted else period.labelled
 
 
 def _probability(period: Period, served: Served) -> Reals:
@@ -288,6 +317,25 @@ def _recalibrate(case: Case, decision: Decision) -> Acted:
         case.served = after
         case.n_unsafe_priors += _is_unsafe(case.evidence)
     return Acted(action=decision.action, passed=judged.passed, because=judged.because)
+
+
+def _calibrate(case: Case, decision: Decision) -> Acted:
+    """Scale and offset fitted to labels outside the evaluation part; judged by patients who had no part in it."""
+    before, period = case.served, case.known.period
+    places = np.setdiff1d(period.labelled, of_part(period, "evaluation"))
+    fitting, held_out = (_labelled(period, before, each) for each in (places, of_part(period, "evaluation")))
+    if few := too_few(fitting.y, fitting.patient_key):
+        return Acted(action=decision.action, passed=False, because=few, what=NONE)
+    fitted = fit_calibration(fitting.score, fitting.y, before.calibration)
+    judged = by_labels_alone(judging_pairs(fitting, held_out, before.calibration, fitted, n_folds=POLICY.n_folds))
+    if judged.passed:
+        case.served = replace(before, calibration=fitted)
+    return Acted(action=decision.action, passed=judged.passed, because=judged.because)
+
+
+def _labelled(period: Period, served: Served, places: Rows) -> ScoredScans:
+    score, _ = served.score(period.seen.arrays(served.recipe)[places])
+    return _scored(SITE, period.seen.rows[places], score, period.y[places])
 
 
 def _outlook(case: Case, served: Served) -> Outlook | None:
@@ -421,6 +469,7 @@ def _paired(y: Reals, before: Reals, after: Reals) -> Pairs:
 ACTIONS: Mapping[str, Callable[[Case, Decision], Acted]] = {
     "reharmonize": _reharmonize,
     "recalibrate": _recalibrate,
+    "calibrate": _calibrate,
     "adapt": _adapt,
     "fine_tune": _fine_tune,
 }

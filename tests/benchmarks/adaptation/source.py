@@ -13,7 +13,7 @@ import torch
 
 from platform_core.harmonize.recipe import FittedRecipe, apply_recipe, fit_recipe, parse_recipe
 from platform_core.imaging.volume import Volume
-from platform_core.learn.calibrate import Platt, fit_platt, log_odds
+from platform_core.learn.calibrate import Platt, fit_platt
 from platform_core.learn.contract import Strategy
 from platform_core.learn.data import Loaded, Scan, even_weights
 from platform_core.learn.embedding import logits_and_embeddings
@@ -21,7 +21,7 @@ from platform_core.learn.fit import fit
 from platform_core.learn.networks import Classifier, build_network
 from platform_core.learn.phases import TrainingSet
 from platform_core.learn.strategies import STRATEGIES
-from platform_core.manifest.serving import Calibration
+from platform_core.manifest.serving import Calibration, log_odds
 from platform_core.settings import StepSettings, TrainSettings
 from platform_core.shift.risk import Reals
 from tests.benchmarks.adaptation.sizes import FROZEN, sizes

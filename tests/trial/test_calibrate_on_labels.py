@@ -1,0 +1,199 @@
+"""Scale and offset are fitted to a site's labels, judged by patients who had no part in the fit, and served there."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from platform_core import layout
+from platform_core.learn import registry
+from platform_core.learn.calibrate import fit_calibration
+from platform_core.manifest.schemas import FINDING
+from platform_core.manifest.serving import Calibration, current_serving
+from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.policy.decide import Decision
+from platform_core.policy.record import decisions
+from platform_core.shift.risk import Reals, log_loss
+from platform_core.shift.scores import ScoredScans
+from platform_core.storage.tables import rows_of
+from platform_core.trial.before_after import risk_at
+from platform_core.trial.calibrate import calibrate, judging_pairs, too_few
+from platform_core.trial.case import Case
+from platform_core.trial.paired import Pairs
+from platform_core.trial.recalibrate import by_labels_alone
+from platform_core.trial.rollout import with_model
+from tests.trial.conftest import AT, EVEN
+
+PlantScores = Callable[..., list[str]]
+
+
+def scans(n: int, scale: float, prevalence: float, seed: int = 0) -> ScoredScans:
+    """Scores that are `scale` times too sure of themselves: log likelihood ratios of N(+-1, 1), scaled."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random(n) < prevalence).astype(np.float64)
+    score = scale * 2 * rng.normal(np.where(y == 1, 1.0, -1.0), 1.0)
+    keys = np.array([f"{seed}-{i}" for i in range(n)])
+    return ScoredScans(keys, keys, np.ones(n, dtype=bool), y, score, np.empty((n, 0)))
+
+
+def judged_pairs(fitting: ScoredScans, held_out: ScoredScans) -> Pairs:
+    fitted = fit_calibration(fitting.score, fitting.y, EVEN)
+    return judging_pairs(fitting, held_out, EVEN, fitted, n_folds=5)
+
+
+@pytest.mark.parametrize(("scale", "prevalence"), [(3.0, 0.5), (1.0, 0.15), (3.0, 0.8)])
+def test_what_is_wrong_with_scores_is_found_and_passes(scale: float, prevalence: float) -> None:
+    fitting, held_out = scans(1000, scale, prevalence), scans(1000, scale, prevalence, seed=1)
+    fitted = fit_calibration(fitting.score, fitting.y, EVEN)
+    assert fitted.scale == pytest.approx(1 / scale, rel=0.2)
+    assert fitted.logit_offset == pytest.approx(np.log(prevalence / (1 - prevalence)), abs=0.25)
+    assert fitted.prevalence == pytest.approx(prevalence, abs=0.04)
+    judged = by_labels_alone(judged_pairs(fitting, held_out))
+    assert judged.passed
+    assert judged.has_labels
+
+
+def test_where_nothing_is_wrong_it_seldom_passes_and_never_does_harm() -> None:
+    n_passed, rises = 0, []
+    for seed in range(60):
+        fitting, held_out, others = (scans(n, 1.0, 0.5, seed=3 * seed + k) for k, n in enumerate((60, 40, 2000)))
+        judged = by_labels_alone(judged_pairs(fitting, held_out))
+        n_passed += judged.passed
+        fitted = fit_calibration(fitting.score, fitting.y, EVEN)
+        rises.append(judged.passed * (loss(others, fitted) - loss(others, EVEN)))
+    assert n_passed <= 0.25 * 60  # a gain of a standard error: 16 % where there is none
+    assert np.mean(rises) < 0.005
+    assert max(rises) < 0.05
+
+
+def loss(part: ScoredScans, calibration: Calibration) -> float:
+    return log_loss(part.y, calibration.probability(part.score))
+
+
+def test_nobody_is_judged_by_a_calibration_that_was_fitted_to_him() -> None:
+    """Turning one patient's label turns his own loss alone: nothing else about his judgement may move."""
+    fitting, held_out = scans(60, 2.0, 0.5), scans(40, 2.0, 0.5, seed=1)
+    before = judged_pairs(fitting, held_out)
+    turned = fitting.y.copy()
+    turned[7] = 1 - turned[7]
+    after = judged_pairs(replace(fitting, y=turned), held_out)
+    assert after.after[7] == before.after[7]
+    assert not np.array_equal(after.after, before.after)
+
+
+def test_ranks_stay() -> None:
+    found = scans(200, 0.2, 0.3)
+    fitted = fit_calibration(-found.score, found.y, EVEN)
+    assert fitted.scale > 0
+
+
+def test_labels_count_by_the_inverse_of_their_chance() -> None:
+    found = scans(4000, 1.0, 0.3)
+    is_asked = (found.y == 1) | (np.arange(4000) % 4 == 0)
+    asked, weight = found.where(is_asked), np.where(found.y == 1, 1.0, 4.0)[is_asked]
+    plain, weighed = (fit_calibration(asked.score, asked.y, EVEN, each) for each in (None, weight))
+    assert weighed.prevalence == pytest.approx(0.3, abs=0.03)
+    assert weighed.logit_offset == pytest.approx(np.log(3 / 7), abs=0.2)
+    assert plain.prevalence > 0.5
+
+
+@pytest.mark.parametrize(("n", "n_positive", "is_few"), [(20, 5, False), (19, 9, True), (60, 4, True), (60, 57, True)])
+def test_few_labels_fit_nothing(n: int, n_positive: int, *, is_few: bool) -> None:
+    y = (np.arange(n) < n_positive).astype(np.float64)
+    assert (too_few(y, np.array([str(i) for i in range(n)])) is not None) == is_few
+
+
+@pytest.fixture
+def half_kept(served: Workspace) -> Workspace:
+    """Half of the patients are for evaluation."""
+    file = Path(served.uri) / layout.SETTINGS
+    file.write_text(file.read_text(encoding="utf-8").replace("evaluation = 0.98", "evaluation = 0.5"), encoding="utf-8")
+    return open_workspace(served.uri)
+
+
+def case_of(workspace: Workspace, keys: list[str]) -> Case:
+    days = {"period_start": AT.date(), "period_end": AT.date()}
+    finding = {"site": "south", "finding_key": "f", "stratum": "CT", "target": "lesion", "model": "lesion@1"}
+    row = finding | days | {"kind": "covariate_acquisition", "explained_by": "noise", "size": 0.3, "run": "run"}
+    workspace.lake.append(layout.FINDING, rows_of(FINDING, [row]), transaction="f")
+    facts = {"site": "south", "target": "lesion", "finding_key": "f", "headline": "", "run": "run", "at": AT}
+    return Case(uri=workspace.uri, keys=tuple(keys), **facts)
+
+
+CALIBRATE = Decision(action="calibrate", because="labels can say how far scores are to be believed", rule="scores")
+
+
+def test_a_site_s_scores_are_believed_as_far_as_its_labels_say(half_kept: Workspace, plant_scores: PlantScores) -> None:
+    keys = plant_scores("south", 300, {"lesion@1": 2.0}, n_positive=60)
+    case = case_of(half_kept, keys)
+    others = {site: current_serving(half_kept, site, "lesion") for site in ("north", "east")}
+    calibrate(case, CALIBRATE)
+    (told,) = decisions(half_kept).to_pylist()
+    assert told["status"] == "done"
+    assert case.serving.calibration.prevalence == pytest.approx(0.2, abs=0.05)
+    assert case.serving.until is None
+    assert {site: current_serving(half_kept, site, "lesion") for site in others} == others
+
+
+def test_a_site_whose_labels_show_no_gain_keeps_what_it_runs(half_kept: Workspace, plant_scores: PlantScores) -> None:
+    case = case_of(half_kept, plant_scores("south", 300, {"lesion@1": 2.0}))
+    before = case.serving
+    calibrate(case, CALIBRATE)
+    (told,) = decisions(half_kept).to_pylist()
+    assert told["status"] == "refused"
+    assert "standard error" in told["because"] or "gets worse" in told["because"]
+    assert case.serving == before
+
+
+def test_a_model_that_has_learned_from_all_labels_is_fitted_to_none(
+    half_kept: Workspace, plant_scores: PlantScores, train_on: Callable[..., None]
+) -> None:
+    keys = plant_scores("south", 300, {"lesion@1": 2.0}, n_positive=60)
+    train_on(1, [("south", key) for key in keys])
+    case = case_of(half_kept, keys)
+    calibrate(case, CALIBRATE)
+    (told,) = decisions(half_kept).to_pylist()
+    assert told["status"] == "refused"
+    assert "0 labelled patients outside the evaluation part" in told["because"]
+
+
+def test_what_labels_said_of_scores_goes_on_under_a_model_that_has_not_learned_there(served: Workspace) -> None:
+    champion, other = (registry.find(served, f"lesion@{version}") for version in (1, 2))
+    present = current_serving(served, "south", "lesion")
+    assert present is not None
+    fitted = replace(present, calibration=Calibration(logit_offset=-2.0, prevalence=0.2, threshold=0.5, scale=0.4))
+    assert with_model(fitted, other).calibration == fitted.calibration
+    learned = replace(other, metrics={"south": {}})
+    assert with_model(fitted, learned).calibration == champion.calibration.moved_to(0.2)
+
+
+def test_two_hospitals_are_compared_at_one_mix() -> None:
+    """Where classes score as in the reference, risk at any prevalence is the reference's at that prevalence."""
+    reference = scans(4000, 1.0, 0.3)
+    for prevalence in (0.1, 0.6):
+        site = scans(4000, 1.0, prevalence, seed=1)
+        there = EVEN.moved_to(prevalence)
+        found = risk_at(reference.score, reference.y, EVEN, prevalence)
+        assert found is not None
+        assert found.low < loss(site, there) < found.high
+        assert not found.low < loss(reference, EVEN.moved_to(0.3)) < found.high
+
+
+def brute(score: Reals, y: Reals) -> tuple[float, float]:
+    """Scale and offset by trying."""
+    scales, offsets = np.exp(np.linspace(-2, 2, 161)), np.linspace(-3, 3, 241)
+    z = scales[:, None, None] * score + offsets[None, :, None]
+    cost = np.logaddexp(0, -np.where(y == 1, z, -z)).sum(axis=2)
+    cost += 0.5 * np.log(scales)[:, None] ** 2 + 0.5 * offsets[None] ** 2
+    i, j = np.unravel_index(cost.argmin(), cost.shape)
+    return float(scales[i]), float(offsets[j])
+
+
+def test_the_fit_is_the_likeliest_under_its_prior() -> None:
+    found = scans(80, 2.0, 0.3)
+    fitted = fit_calibration(found.score, found.y, EVEN)
+    scale, offset = brute(found.score, found.y)
+    assert fitted.scale == pytest.approx(scale, rel=0.03)
+    assert fitted.logit_offset == pytest.approx(offset, abs=0.03)
