@@ -20,12 +20,11 @@ from platform_core.shift.resampled import mean_of, resampled
 from platform_core.shift.risk import Estimate, Reals
 from platform_core.trial.paired import Unseen
 from platform_core.trial.weigh import (
-    SEED_SHARE,
     GateVerdict,
     Outcome,
     Seeds,
     SiteVerdict,
-    in_one_sentence,
+    gate_verdict,
     may_lose_no_more_than,
     share_of_alpha,
 )
@@ -187,20 +186,15 @@ def judge_overlaps(
         judge_overlap_site(site, pairs, rules, alpha=alpha if site == asking_site else None)
         for site, pairs in pairs_by_site.items()
     )
-    asking = next((verdict for verdict in verdicts if verdict.site == asking_site), None)
-    failed = [verdict for verdict in verdicts if verdict.outcome in ("fails", "not_evaluable")]
-    luck = seeds if seeds is not None and not seeds.sd < SEED_SHARE * seeds.gain else None
-    return GateVerdict(
+    return gate_verdict(
+        verdicts,
+        asking_site,
+        number=number,
+        alpha=alpha,
+        seeds=seeds,
         target=target,
         champion=champion,
         challenger=challenger,
-        site=asking_site,
-        passed=asking is not None and not failed and luck is None,
-        because=in_one_sentence(challenger, asking_site, asking, failed, luck),
-        sites=verdicts,
-        number=number,
-        alpha=None if asking is None or asking.outcome == "not_evaluable" else alpha,
-        seeds=seeds,
     )
 
 

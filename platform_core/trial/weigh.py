@@ -136,6 +136,33 @@ def judge_pairs(
         judge_site(site, pairs, rules, alpha=alpha if site == asking_site else None, is_source=site == source_site)
         for site, pairs in pairs_by_site.items()
     )
+    return gate_verdict(
+        verdicts,
+        asking_site,
+        number=number,
+        alpha=alpha,
+        seeds=seeds,
+        target=target,
+        champion=champion,
+        challenger=challenger,
+    )
+
+
+def gate_verdict(
+    verdicts: tuple[SiteVerdict, ...],
+    asking_site: str,
+    *,
+    number: int,
+    alpha: float,
+    seeds: Seeds | None,
+    target: str,
+    champion: str,
+    challenger: str,
+) -> GateVerdict:
+    """What the sites say together; a challenger passes if all can tell, none fails, and the seed did not make the gain.
+
+    The asking site was judged at `alpha`, the share of the `number`-th challenger; the rest as `judge_pairs`.
+    """
     asking = next((v for v in verdicts if v.site == asking_site), None)
     is_seeds_luck = seeds is not None and not seeds.sd < SEED_SHARE * seeds.gain
     failed = [v for v in verdicts if v.outcome in ("fails", "not_evaluable")]
@@ -145,7 +172,7 @@ def judge_pairs(
         challenger=challenger,
         site=asking_site,
         passed=asking is not None and not failed and not is_seeds_luck,
-        because=in_one_sentence(challenger, asking_site, asking, failed, seeds if is_seeds_luck else None),
+        because=_in_one_sentence(challenger, asking_site, asking, failed, seeds if is_seeds_luck else None),
         sites=verdicts,
         number=number,
         alpha=None if asking is None or asking.outcome == "not_evaluable" else alpha,
@@ -265,7 +292,7 @@ def _spelt(gain: Estimate) -> str:
     return f"{-gain.value:+.3f} [{-gain.high:+.3f}, {-gain.low:+.3f}]"
 
 
-def in_one_sentence(
+def _in_one_sentence(
     challenger: str, site: str, asking: SiteVerdict | None, failed: Sequence[SiteVerdict], luck: Seeds | None
 ) -> str:
     """Why a challenger passes or is refused."""
