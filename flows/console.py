@@ -91,12 +91,12 @@ def print_endings(endings: Sequence[Ending], console: Console | None = None) -> 
     caption = "log-loss: nats per scan, an estimate from labelled evaluation patients with its 95 % interval"
     table = Table("", *(ending.policy for ending in endings), title=title, caption=caption)
     table.add_row("alarms", *(str(len(ending.alarms)) for ending in endings))
-    table.add_row("days from change to alarm, median", *(_days(ending.days_to_alarm) for ending in endings))
-    table.add_row("days from change to action, median", *(_days(ending.days_to_action) for ending in endings))
+    table.add_row("days to alarm, median", *(_days(ending.days_to_alarm) for ending in endings))
+    table.add_row("days to action, median", *(_answered(ending) for ending in endings))
     for action, status in acts_of(endings):
         counts = (str(ending.count(action, status)) for ending in endings)
         table.add_row(f"{action.replace('_', ' ')}, {status}", *counts)
-    table.add_row("nights on which a site was stopped", *(str(len(ending.stopped)) for ending in endings))
+    table.add_row("nights a site was stopped", *(str(len(ending.stopped)) for ending in endings))
     table.add_row("hours of training", *(f"{ending.training_hours:.3f}" for ending in endings))
     for site in first.n_patients:
         table.add_row(f"log-loss at {site}", *(_served(ending.risk.get(site)) for ending in endings))
@@ -108,11 +108,15 @@ def print_endings(endings: Sequence[Ending], console: Console | None = None) -> 
             out.print(told, highlight=False, markup=False)
 
 
+def _answered(ending: Ending) -> str:
+    return f"{_days(ending.days_to_action)} ({len(ending.waits)} of {plural(len(ending.alarms), 'alarm', 'alarms')})"
+
+
 def _served(risk: ServedRisk | None) -> str:
     if risk is None:
         return "no labelled patient"
-    told = f"{_spelt(risk.log_loss)}, {plural(risk.n_patients, 'patient', 'patients')}"
-    return told if risk.excess is None else f"{told}\nmore than the first by {_spelt(risk.excess)}"
+    told = f"{_spelt(risk.log_loss)}\n{plural(risk.n_patients, 'patient', 'patients')}"
+    return told if risk.excess is None else f"{told}\nabove the first by\n{_spelt(risk.excess)}"
 
 
 def _days(days: float | None) -> str:

@@ -26,12 +26,12 @@ COLOURS: Mapping[Role, str] = {
 }
 MARKS = (
     ("triangle-up", "#d55e00"),
+    ("x", "#8c939c"),
     ("circle", "#0072b2"),
     ("square", "#009e73"),
     ("diamond", "#cc79a7"),
     ("cross", "#e69f00"),
-    ("x", "#56b4e9"),
-    ("star", "#8c939c"),
+    ("star", "#56b4e9"),
 )
 """Symbol and colour of what happened, told apart by either."""
 ROW_PX = 46
@@ -133,7 +133,7 @@ def timeline(marks: Mapping[str, Sequence[Mark]], *, names: Sequence[str], last_
             mode="markers",
             name=name,
             showlegend=True,
-            marker={"symbol": f"{symbol}-open" if again else symbol, "color": colour, "size": 12},
+            marker={"symbol": f"{symbol}-open" if again else symbol, "color": colour, "size": 11},
         )
     rows = [*marks][::-1]
     figure.update_yaxes(tickvals=[*range(len(rows))], ticktext=rows, range=[-0.6, len(rows) - 0.4])
@@ -144,12 +144,12 @@ def timeline(marks: Mapping[str, Sequence[Mark]], *, names: Sequence[str], last_
 
 
 def _stacked(marks: Mapping[str, Sequence[Mark]]) -> list[tuple[float, str, Mark]]:
-    """Every mark with its site and its height: the site's row, a third of a row apart where days are shared."""
+    """Every mark with its site and its height: the site's row, less than half a row apart where days are shared."""
     stacked = []
     for row, (site, of_site) in enumerate(reversed([*marks.items()])):
         for day in sorted({mark.day for mark in of_site}):
             shared = [mark for mark in of_site if mark.day == day]
-            step = min(0.3, 0.8 / max(1, len(shared) - 1))
+            step = min(0.4, 0.8 / max(1, len(shared) - 1))
             stacked += [(row + step * (n - (len(shared) - 1) / 2), site, mark) for n, mark in enumerate(shared)]
     return stacked
 

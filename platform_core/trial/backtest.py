@@ -192,14 +192,18 @@ class Ending:
 
     @property
     def days_to_action(self) -> float | None:
-        """Median over alarms that were followed by an action at their site, of the days up to the first one."""
+        """Median of `waits`; None without one."""
+        return float(np.median(self.waits)) if self.waits else None
+
+    @property
+    def waits(self) -> tuple[int, ...]:
+        """For each alarm that was followed by an action at its site: days from the change to the first one."""
         acted = [(act.site, act.night) for act in self.decisions if act.status == "done" and act.action in ACTS]
-        waits = [
+        return tuple(
             alarm.days_of_delay + self.every_days * (min(later) - alarm.night)
             for alarm in self.alarms
             if (later := [night for site, night in acted if site == alarm.site and night >= alarm.night])
-        ]
-        return float(np.median(waits)) if waits else None
+        )
 
 
 def begin(
