@@ -14,6 +14,7 @@ from hypothesis import settings
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from platform_core import layout
 from platform_core.manifest.door import create_key
 from platform_core.manifest.ingest import IngestCount, discover, ingest_shard
 from platform_core.manifest.ledger import check_ledger
@@ -48,6 +49,13 @@ def new_workspace(folder: Path) -> Iterator[Workspace]:
         patch.setenv("SITEDRIFT_HOME", str(folder / "home"))
         patch.delenv("SITEDRIFT_KEY", raising=False)
         yield create_workspace(folder / "w", key_fingerprint=create_key("w"))
+
+
+def configured(workspace: Workspace, more: str) -> Workspace:
+    """The workspace with more lines in its settings."""
+    file = Path(workspace.uri) / layout.SETTINGS
+    file.write_text(file.read_text(encoding="utf-8") + more, encoding="utf-8")
+    return open_workspace(workspace.uri)
 
 
 @pytest.fixture

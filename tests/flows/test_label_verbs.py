@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
-from platform_core import layout
-from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.manifest.workspace import Workspace
+from tests.conftest import configured
 
 WriteCT = Callable[..., list[Path]]
 TARGET = """
@@ -35,9 +35,7 @@ def call(
     """The command line at the door of `north`, which has taken in eight patients, in a folder of its own."""
     for n in range(8):
         write_ct(folder / str(n), (0, 2), SeriesInstanceUID=f"1.2.{n}", PatientID=f"P-{n}")
-    settings = Path(north.uri) / layout.SETTINGS
-    settings.write_text(settings.read_text() + TARGET)
-    ingest(open_workspace(north.uri))
+    ingest(configured(north, TARGET))
     desk = tmp_path / "desk"
     desk.mkdir()
     monkeypatch.chdir(desk)

@@ -13,7 +13,8 @@ from platform_core import layout
 from platform_core.imaging.nifti import encode_volume
 from platform_core.imaging.volume import Volume
 from platform_core.manifest.masks import masks_in_force
-from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.manifest.workspace import Workspace
+from tests.conftest import configured
 
 TARGET = """
 [target.lesion]
@@ -33,9 +34,7 @@ def drawn(
     """Two scans that were taken in, and a mask of theirs beside the CSV."""
     for n in range(2):
         write_ct(folder / str(n), (0, 2), SeriesInstanceUID=f"1.2.{n}", PatientID=f"P-{n}")
-    settings = Path(north.uri) / layout.SETTINGS
-    settings.write_text(settings.read_text() + TARGET)
-    found = open_workspace(north.uri)
+    found = configured(north, TARGET)
     ingest(found)
     scan = found.read_volume(found.lake.read(layout.SERIES).to_pylist()[0]["volume_uri"])
     (tmp_path / "mask.nii.gz").write_bytes(encode_volume(Volume(np.ones(scan.voxels.shape, np.uint8), scan.geometry)))

@@ -19,6 +19,7 @@ from platform_core.manifest.stages import StageCount, Verdict, record_stage
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.settings import StepSettings
 from platform_core.storage.tables import rows_of
+from tests.conftest import configured
 
 AT = datetime(2026, 2, 1, tzinfo=UTC)
 RECIPE = """
@@ -56,9 +57,7 @@ def scan(seed: int, gain: float = 1.0) -> Volume:
 @pytest.fixture
 def ready(workspace: Workspace) -> Workspace:
     """The workspace with a target whose recipe learns."""
-    file = Path(workspace.uri) / layout.SETTINGS
-    file.write_text(file.read_text(encoding="utf-8") + RECIPE, encoding="utf-8")
-    return open_workspace(workspace.uri)
+    return configured(workspace, RECIPE)
 
 
 def arrive(workspace: Workspace, site: str, volumes: dict[str, Volume | None], revision: int = 1) -> list[str]:

@@ -13,6 +13,7 @@ from platform_core.errors import BadInput, NoSuchPlace, SchemaMismatch, UnknownN
 from platform_core.manifest.labels import LabelCount, import_labels, labels_in_force
 from platform_core.manifest.workspace import Workspace, add_site, open_workspace
 from platform_core.settings import SiteSettings
+from tests.conftest import configured
 
 WriteCT = Callable[..., list[Path]]
 Ingest = Callable[..., Any]
@@ -36,9 +37,7 @@ def labelled(north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest) 
     """A site with three series of two studies, and two targets."""
     for n in range(3):
         write_ct(folder / str(n), (0, 2), SeriesInstanceUID=f"1.2.{n}", StudyInstanceUID=f"1.{n // 2}")
-    settings = Path(north.uri) / layout.SETTINGS
-    settings.write_text(settings.read_text() + TARGET)
-    found = open_workspace(north.uri)
+    found = configured(north, TARGET)
     ingest(found)
     return found
 

@@ -18,7 +18,8 @@ from platform_core.lineage.withdraw import withdraw
 from platform_core.manifest.labels import read_labels
 from platform_core.manifest.masks import MaskCount, import_masks, masks_in_force
 from platform_core.manifest.orphans import orphans
-from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.manifest.workspace import Workspace
+from tests.conftest import configured
 
 WriteCT = Callable[..., list[Path]]
 Ingest = Callable[..., Any]
@@ -40,9 +41,7 @@ def scanned(north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest) -
     for n in range(3):
         uids = {"SeriesInstanceUID": f"1.2.{n}", "StudyInstanceUID": f"1.{n}", "PatientID": f"P{n}"}
         write_ct(folder / str(n), (0, 2), **uids)
-    settings = Path(north.uri) / layout.SETTINGS
-    settings.write_text(settings.read_text() + TARGET)
-    found = open_workspace(north.uri)
+    found = configured(north, TARGET)
     ingest(found)
     return found
 

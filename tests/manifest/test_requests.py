@@ -17,9 +17,10 @@ from platform_core.manifest.door import open_door
 from platform_core.manifest.labels import import_labels, labels_in_force
 from platform_core.manifest.requests import request_counts, write_worklist
 from platform_core.manifest.schemas import REQUEST
-from platform_core.manifest.workspace import Workspace, add_site, open_workspace
+from platform_core.manifest.workspace import Workspace, add_site
 from platform_core.settings import SiteSettings
 from platform_core.storage.tables import rows_of
+from tests.conftest import configured
 
 WriteCT = Callable[..., list[Path]]
 Ingest = Callable[..., Any]
@@ -38,9 +39,7 @@ def waiting(north: Workspace, folder: Path, write_ct: WriteCT, ingest: Ingest) -
     """Three series of `north`, of which those of 1.2.0 and 1.2.1 are asked for."""
     for n in range(3):
         write_ct(folder / str(n), (0, 2), SeriesInstanceUID=f"1.2.{n}", PatientID=f"P-{n}")
-    settings = Path(north.uri) / layout.SETTINGS
-    settings.write_text(settings.read_text() + TARGET)
-    here = open_workspace(north.uri)
+    here = configured(north, TARGET)
     ingest(here)
     door = open_door(here)
     ask(here, "north", [door.series_key("north", f"1.2.{n}", 0) for n in range(2)])
@@ -172,9 +171,7 @@ def test_plain_images_are_listed_by_file(workspace: Workspace, tmp_path: Path, i
     for name in ("a", "b"):
         Image.fromarray(rng.integers(0, 255, (32, 32)).astype(np.uint8)).save(images / f"{name}.png")
     add_site(workspace, "north", SiteSettings(quiet_s=0, source="image_folder", path=str(images), modality="CT"))
-    settings = Path(workspace.uri) / layout.SETTINGS
-    settings.write_text(settings.read_text() + TARGET)
-    here = open_workspace(workspace.uri)
+    here = configured(workspace, TARGET)
     ingest(here)
     ask(here, "north", here.lake.read(layout.SERIES).column("series_key").to_pylist())
     written = write_worklist(here, "north", "lesion", out)
