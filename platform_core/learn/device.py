@@ -41,7 +41,7 @@ def open_fabric() -> Fabric:
 
 
 def gpu_or_cpu() -> torch.device:
-    """Where a network runs that no training moves."""
+    """Where a network runs that no `Fabric` has placed: a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
