@@ -64,7 +64,7 @@ def read_label_file(file: Path, target: str, classes: Sequence[str], value_colum
             f"labels: expected {' or '.join(map(repr, classes))} of target {target} in column {value_column!r}, found "
             f"neither in {spelt_lines(refused)}; nothing was written: correct the file, the value column, or `classes` "
             "of the target; a row is also refused for another target, a sampling_probability that is not above 0 and "
-            "at most 1, or a guideline that could identify a patient"
+            "at most 1, or a guideline or reader that could identify a patient (a reader's code, like R1, does not)"
         )
     return LabelFile(len(rows), tuple(stated), n_not_stated, tuple(refused))
 
@@ -88,13 +88,17 @@ def read_rows(file: Path, column: str) -> list[tuple[int, Row]]:
 def fault_in(row: Row) -> str | None:
     """Why what a row says beside its class cannot be taken in, in words that repeat none of it; None if it can.
 
-    A reader's name is not looked at: it becomes a key at the door.
+    A reader's name becomes a key at the door, which is why it must not be a patient's: a withdrawal looks for patients
+    under their own keys, and a column of patients taken for readers would make every row a reader of its own.
     """
     chance = row.get("sampling_probability", "").strip()
     if chance and not 0 < (number_in(chance) or 0) <= 1:
         return "sampling_probability: expected a number above 0 and at most 1"
-    found = what_identifies(row.get("guideline", "").strip())
-    return found and f"guideline: found {found}"
+    for column in ("guideline", "reader"):
+        found = what_identifies(row.get(column, "").strip())
+        if found:
+            return f"{column}: found {found}"
+    return None
 
 
 def as_class(value: str, classes: Sequence[str]) -> str | None:

@@ -90,7 +90,8 @@ class LabelCount:
         if self.refused:
             lines.append(
                 f"refused: {spelt_lines(self.refused)}: the value is no class, the row is for another target, its "
-                "sampling_probability is not above 0 and at most 1, or its guideline could identify a patient"
+                "sampling_probability is not above 0 and at most 1, or its guideline or reader could identify a "
+                "patient (a reader's code, like R1, does not)"
             )
         if self.n_contradicting:
             lines.append(

@@ -123,6 +123,23 @@ def test_a_row_whose_sampling_probability_is_none_is_refused_by_its_line(
     assert sorted(told, key=str) == [1.0, None]
 
 
+@pytest.mark.parametrize("reader", ["Doe^Erika", "4711234", "1956-03-02", "Erika\x1b"])
+def test_a_row_whose_reader_could_be_a_patient_is_refused_and_not_repeated(
+    give: Give, labelled: Workspace, reader: str
+) -> None:
+    count = give(f"series_uid,value,reader\n1.2.0,benign,{reader}\n1.2.1,malignant,R1\n")
+    assert (count.n_matched, count.refused) == (1, (2,))
+    assert "reader could identify a patient" in count.summary
+    assert reader not in count.summary
+    assert in_force(labelled) == ["malignant"]
+
+
+@pytest.mark.parametrize("reader", ["R1", "reader 12", "Dr. Who", "Müller-Lüdenscheid, A.", "rad_0042", "adjudicator"])
+def test_names_and_codes_of_readers_go_through(give: Give, reader: str) -> None:
+    count = give(f'series_uid,value,reader\n1.2.0,benign,"{reader}"\n')
+    assert (count.n_matched, count.refused) == (1, ())
+
+
 def test_a_row_whose_guideline_could_identify_a_patient_is_refused_and_not_repeated(
     give: Give, labelled: Workspace
 ) -> None:
