@@ -11,7 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import stages
 from flows.log import log
 from flows.respond import respond
-from platform_core.errors import PlatformError
+from platform_core.errors import PlatformError, TargetsStopped
 from platform_core.manifest.workspace import open_workspace
 from platform_core.settings import Environment
 from tasks import artifacts, site
@@ -38,14 +38,6 @@ def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until =
     artifacts.publish_ledger(uri, run)
     artifacts.publish_decisions(uri, run)
     return stopped
-
-
-class TargetsStopped(PlatformError):
-    """Some targets of a site were stopped, the others went on; says what stopped which."""
-
-    def __init__(self, errors: Mapping[str, PlatformError]) -> None:
-        self.targets = tuple(errors)
-        super().__init__("; ".join(f"{target}: {error}" for target, error in errors.items()))
 
 
 def _left(targets: Sequence[str], stopped: Exception | None) -> list[str]:

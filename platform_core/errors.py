@@ -25,12 +25,13 @@
         StorageUnavailable           a table or object store did not answer
         SiteUnavailable              a site's source did not answer
         DeviceLost                   a GPU failed in the middle of the work
+      TargetsStopped                 some targets of a site were stopped, by any of the above
 
 Each class keeps its facts as attributes, so a caller never parses a message.
 Messages name sites and pseudonymous keys, never a patient.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class PlatformError(Exception):
@@ -308,3 +309,16 @@ class DeviceLost(Unavailable):
 
     def __str__(self) -> str:
         return f"the GPU failed ({self.reason}); run again to go on from the last checkpoint"
+
+
+class TargetsStopped(PlatformError):
+    """Some targets of a site were stopped, the others went on; says what stopped which."""
+
+    def __init__(self, errors: Mapping[str, PlatformError]) -> None:
+        self.targets = tuple(errors)
+        self.reasons = tuple(map(str, errors.values()))
+        super().__init__(errors)
+
+    def __str__(self) -> str:
+        told = zip(self.targets, self.reasons, strict=True)
+        return "; ".join(f"{target}: {reason}" for target, reason in told)

@@ -42,6 +42,7 @@ SAMPLES: list[PlatformError] = [
     errors.WrongKey("of this workspace", "does not match"),
     errors.NoSuchPlace("folder", "a folder of scans", "correct the path"),
     errors.StorageUnavailable("s3://bucket", "timeout"),
+    errors.TargetsStopped({"lesion": errors.EmptySample("psi", 2, 0), "nodule": errors.DeviceLost("gone")}),
 ]
 
 

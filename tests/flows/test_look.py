@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flows import run
-from platform_core.errors import EmptySample
+from platform_core.errors import EmptySample, TargetsStopped
 from platform_core.manifest.serving import Calibration, Serving
 
 AT = datetime(2026, 3, 2, 6, tzinfo=UTC)
@@ -40,7 +40,7 @@ def test_a_target_that_is_stopped_keeps_no_other_target_of_its_site_from_an_answ
         if target == "lesion":
             raise EmptySample("scans", 10, 3)
 
-    with pytest.raises(run.TargetsStopped, match=r"lesion: .*scans") as stopped:
+    with pytest.raises(TargetsStopped, match=r"lesion: .*scans") as stopped:
         run._follow_targets(step, ["lesion", "nodule"], "/nowhere", "south", "r", AT)
     assert seen == ["lesion", "nodule"]
     assert run._left(seen, stopped.value) == ["nodule"]
