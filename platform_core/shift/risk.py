@@ -72,9 +72,7 @@ class RiskReport:
     """Of a segmentation: 1 - Dice, mean over scans, [0, 1], lower is better; all other metrics are None then."""
 
 
-def columns_of(
-    name: str, estimate: Estimate | None, low: str | None = None, high: str | None = None
-) -> dict[str, Any]:
+def columns_of(name: str, estimate: Estimate | None, low: str | None = None, high: str | None = None) -> dict[str, Any]:
     """An estimate as three columns of a row, by default `name`, `name_low` and `name_high`; nulls if there is none."""
     numbers = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
     return dict(zip((name, low or f"{name}_low", high or f"{name}_high"), numbers, strict=True))
