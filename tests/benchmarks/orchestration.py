@@ -43,12 +43,12 @@ harmonizer = "resample"
 spacing_mm = [1.5, 1.5, 3.0]
 
 [[target.lesion.recipe]]
-harmonizer = "histogram_match"
-
-[[target.lesion.recipe]]
 harmonizer = "clip_intensity"
 low = -150.0
 high = 250.0
+
+[[target.lesion.recipe]]
+harmonizer = "histogram_match"
 """
 Job = Callable[[Workspace, str], None]
 
