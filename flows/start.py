@@ -21,8 +21,16 @@ def start_run(workspace: Workspace, names: list[str], *, until: Literal["quality
 
 
 def start_training(workspace: Workspace, target: str) -> str:
-    """Train a source model now; returns `model@version`."""
+    """Train a source model now; returns `model@version`.
+
+    Raises:
+        TrainingUnderWay: If the target is being trained already.
+    """
     from flows.train import train_source
+    from platform_core.policy.by_hand import shown_by_hand
+    from platform_core.policy.running import refuse_beside_fine_tuning
 
     at = clock.now()
-    return str(train_source(workspace.uri, target, clock.new_run(at), at))
+    with shown_by_hand(workspace, target, at=at):
+        refuse_beside_fine_tuning(workspace, target, at=at)
+        return str(train_source(workspace.uri, target, clock.new_run(at), at))

@@ -25,6 +25,7 @@
         StorageUnavailable           a table or object store did not answer
         SiteUnavailable              a site's source did not answer
         DeviceLost                   a GPU failed in the middle of the work
+        TrainingUnderWay             another training of the same target has not ended
       TargetsStopped                 some targets of a site were stopped, by any of the above
 
 Each class keeps its facts as attributes, so a caller never parses a message.
@@ -32,6 +33,7 @@ Messages name sites and pseudonymous keys, never a patient.
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 
 class PlatformError(Exception):
@@ -309,6 +311,20 @@ class DeviceLost(Unavailable):
 
     def __str__(self) -> str:
         return f"the GPU failed ({self.reason}); run again to go on from the last checkpoint"
+
+
+class TrainingUnderWay(Unavailable):
+    """A target is trained once at a time; `what` trains it, since when, and what to do."""
+
+    def __init__(self, target: str, what: str, since: datetime, remedy: str) -> None:
+        self.target, self.what, self.since, self.remedy = target, what, since, remedy
+        super().__init__(target, what, since, remedy)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.target} is being trained: {self.what}, since {self.since:%Y-%m-%d %H:%M} UTC; wait for its end; "
+            f"{self.remedy}"
+        )
 
 
 class TargetsStopped(PlatformError):

@@ -103,6 +103,11 @@ def training_path(model: str, training: str) -> str:
     return f"{MODELS}/{model}/unfinished/{training}"
 
 
+def by_hand_path(model: str) -> str:
+    """The folder in which a training that a person has started says that it runs."""
+    return f"{MODELS}/{model}/by_hand"
+
+
 def report_path(name: str) -> str:
     """One page."""
     return f"{REPORTS}/{name}.html"

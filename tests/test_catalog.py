@@ -1,5 +1,6 @@
 import pickle
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 
@@ -42,6 +43,7 @@ SAMPLES: list[PlatformError] = [
     errors.WrongKey("of this workspace", "does not match"),
     errors.NoSuchPlace("folder", "a folder of scans", "correct the path"),
     errors.StorageUnavailable("s3://bucket", "timeout"),
+    errors.TrainingUnderWay("lesion", "by hand", datetime(2026, 3, 2, 6, tzinfo=UTC), "try again later"),
     errors.TargetsStopped({"lesion": errors.EmptySample("psi", 2, 0), "nodule": errors.DeviceLost("gone")}),
 ]
 
