@@ -109,12 +109,13 @@ def print_endings(endings: Sequence[Ending], console: Console | None = None) -> 
 
 
 def _answered(ending: Ending) -> str:
-    return f"{_days(ending.days_to_action)} ({len(ending.waits)} of {plural(len(ending.alarms), 'alarm', 'alarms')})"
+    days, n_alarms = _days(ending.days_to_action), len(ending.alarms)
+    return f"{days} ({len(ending.waits)} of {plural(n_alarms, 'alarm', 'alarms')})" if n_alarms else days
 
 
 def _served(risk: ServedRisk | None) -> str:
     if risk is None:
-        return "no labelled patient"
+        return "no labelled patient served"
     told = f"{_spelt(risk.log_loss)}\n{plural(risk.n_patients, 'patient', 'patients')}"
     return told if risk.excess is None else f"{told}\nabove the first by\n{_spelt(risk.excess)}"
 

@@ -54,7 +54,13 @@ def test_a_table_tells_what_each_policy_came_to_and_what_stopped_a_site() -> Non
     assert training.count("0.014") == 2
     text = "\n".join(lines)
     assert text.count("15 (1 of 1 alarm)") == 2
-    for part in ("0.17 [0.05, 0.34]", "71 patients", "above the first by", "0.40 [0.10, 0.70]", "no labelled patient"):
+    for part in (
+        "0.17 [0.05, 0.34]",
+        "71 patients",
+        "above the first by",
+        "0.40 [0.10, 0.70]",
+        "no labelled patient served",
+    ):
         assert part in text
     assert f"first.toml: east was stopped, nights 2 to 4: {REFUSED}" in text
 
@@ -77,7 +83,7 @@ def test_the_page_is_written_for_two_policies(workspace: Workspace) -> None:
         "Under second.toml",
         "+0.400",
         "beside first.toml",
-        "no labelled patient",
+        "no labelled patient served",
         REFUSED,
     ):
         assert part in text
