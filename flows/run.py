@@ -35,6 +35,7 @@ def run_sites(uri: str, sites: list[str], run: str, at: datetime, until: Until =
         stopped = _each(answer_site, uri, run, {name: (at, of) for name, of in left.items() if of}) | stopped
         settle_shadows(uri, run, at)
     site.tend_tables(uri)
+    drop_abandoned(uri, at)
     artifacts.publish_ledger(uri, run)
     artifacts.publish_decisions(uri, run)
     return stopped
@@ -127,3 +128,13 @@ def settle_shadows(uri: str, run: str, at: datetime) -> None:
             told = f"its shadow period is not ended: {error}"
         if told is not None:
             log.info("%s: %s", target, told)
+
+
+def drop_abandoned(uri: str, at: datetime) -> None:
+    """Drop what dead trainings have left, and say so; a store that forbids it does not stop the run."""
+    try:
+        dropped = site.drop_abandoned(uri, at)
+    except PlatformError as error:
+        dropped = [f"what dead trainings have left is not dropped: {error}"]
+    for sentence in dropped:
+        log.info(sentence)

@@ -16,6 +16,8 @@ REPORTS = "reports"
 
 NATIVE = "native"
 """The empty recipe: a volume as it came."""
+MASKS = "masks"
+"""Beside the recipes of a site's volumes."""
 
 ARRIVAL = "raw__arrival"
 SERIES = "core__series"
@@ -90,7 +92,7 @@ def volume_path(site: str, recipe: str, series_key: str, revision: int) -> str:
 
 def mask_path(site: str, target: str, series_key: str, sha256: str) -> str:
     """One mask on the grid of its series as it came, named by its content."""
-    return f"{VOLUMES}/{site}/masks/{target}/{series_key}-{sha256[:12]}.nii.gz"
+    return f"{VOLUMES}/{site}/{MASKS}/{target}/{series_key}-{sha256[:12]}.nii.gz"
 
 
 def model_path(model: str, version: int) -> str:
@@ -98,9 +100,14 @@ def model_path(model: str, version: int) -> str:
     return f"{MODELS}/{model}/{version:04d}"
 
 
+def unfinished_path(model: str) -> str:
+    """The folder of a target's unfinished trainings and races."""
+    return f"{MODELS}/{model}/unfinished"
+
+
 def training_path(model: str, training: str) -> str:
     """The folder in which an unfinished training keeps how far it has come."""
-    return f"{MODELS}/{model}/unfinished/{training}"
+    return f"{unfinished_path(model)}/{training}"
 
 
 def by_hand_path(model: str) -> str:

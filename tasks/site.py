@@ -86,6 +86,14 @@ def tend_tables(uri: str) -> list[str]:
     return tending.tend_tables(open_workspace(uri))
 
 
+@task(task_run_name="drop abandoned trainings", **TRANSIENT)
+def drop_abandoned(uri: str, at: datetime) -> list[str]:
+    """Drop what trainings have kept that nobody goes on with; one sentence each."""
+    from platform_core.trial import abandoned
+
+    return abandoned.drop_abandoned(open_workspace(uri), at=at)
+
+
 @task(task_run_name="shift of {site} for {target}", **TRANSIENT)
 def measure_shift(uri: str, site: str, target: str, run: str, at: datetime) -> list[Case]:
     """Measure and diagnose the latest period; one case per stratum."""
