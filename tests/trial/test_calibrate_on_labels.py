@@ -118,8 +118,16 @@ def case_of(workspace: Workspace, keys: list[str]) -> Case:
     finding = {"site": "south", "finding_key": "f", "stratum": "CT", "target": "lesion", "model": "lesion@1"}
     row = finding | days | {"kind": "covariate_acquisition", "explained_by": "noise", "size": 0.3, "run": "run"}
     workspace.lake.append(layout.FINDING, rows_of(FINDING, [row]), transaction="f")
-    facts = {"site": "south", "target": "lesion", "finding_key": "f", "headline": "", "run": "run", "at": AT}
-    return Case(uri=workspace.uri, keys=tuple(keys), **facts)
+    return Case(
+        uri=workspace.uri,
+        site="south",
+        target="lesion",
+        finding_key="f",
+        headline="",
+        keys=tuple(keys),
+        run="run",
+        at=AT,
+    )
 
 
 CALIBRATE = Decision(action="calibrate", because="labels can say how far scores are to be believed", rule="scores")
