@@ -88,7 +88,8 @@ def print_endings(endings: Sequence[Ending], console: Console | None = None) -> 
     """What each policy of a back-test came to, side by side, and what stopped a site."""
     first, out = endings[0], console or Console()
     title = f"{first.n_nights} nights, {first.every_days} days apart"
-    caption = "log-loss: nats per scan, an estimate from labelled evaluation patients with its 95 % interval"
+    unit = "nats per scan" if first.loss == "log-loss" else "mean over scans"
+    caption = f"{first.loss}: {unit}, an estimate from labelled evaluation patients with its 95 % interval"
     table = Table("", *(ending.policy for ending in endings), title=title, caption=caption)
     table.add_row("alarms", *(str(len(ending.alarms)) for ending in endings))
     table.add_row("days to alarm, median", *(_days(ending.days_to_alarm) for ending in endings))
@@ -99,8 +100,8 @@ def print_endings(endings: Sequence[Ending], console: Console | None = None) -> 
     table.add_row("nights a site was stopped", *(str(len(ending.stopped)) for ending in endings))
     table.add_row("hours of training", *(f"{ending.training_hours:.3f}" for ending in endings))
     for site in first.n_patients:
-        table.add_row(f"log-loss at {site}", *(_served(ending.risk.get(site)) for ending in endings))
-    table.add_row("log-loss at all sites", *(_served(ending.risk_of_all) for ending in endings))
+        table.add_row(f"{first.loss} at {site}", *(_served(ending.risk.get(site)) for ending in endings))
+    table.add_row(f"{first.loss} at all sites", *(_served(ending.risk_of_all) for ending in endings))
     out.print(table)
     for ending in endings:
         for begun, last in halts_of(ending):
@@ -116,7 +117,7 @@ def _answered(ending: Ending) -> str:
 def _served(risk: ServedRisk | None) -> str:
     if risk is None:
         return "no labelled patient served"
-    told = f"{_spelt(risk.log_loss)}\n{plural(risk.n_patients, 'patient', 'patients')}"
+    told = f"{_spelt(risk.loss)}\n{plural(risk.n_patients, 'patient', 'patients')}"
     return told if risk.excess is None else f"{told}\nabove the first by\n{_spelt(risk.excess)}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,15 @@ from platform_core.policy.costs import hours_of_training
 from platform_core.policy.episodes import ACTS
 from platform_core.policy.record import decisions
 from platform_core.policy.table import read_policy
-from platform_core.shift.risk import Estimate, Reals, log_losses, patient_bootstrap
+from platform_core.shift.resampled import mean_of, resampled
+from platform_core.shift.risk import Estimate, Reals, log_losses
 from platform_core.shift.scores import ScoredScans, score_rows
 from platform_core.storage.objects import open_objects
+from platform_core.trial.overlap import Overlaps, overlaps_of
 
 Wholes = npt.NDArray[np.intp]
 Names = npt.NDArray[np.str_]
+Loss = Literal["log-loss", "1 - Dice"]
 Days = npt.NDArray[np.datetime64]
 BY_SERIES = (layout.SERIES, layout.STAGE, layout.VOLUME, layout.FEATURE, layout.PREDICTION)
 """Tables whose rows come with their series; labels come when they were given."""
@@ -112,7 +115,7 @@ class Judged:
     series: Names
     patient: Names
     loss: Reals
-    """Nats per scan."""
+    """Nats per scan; of a segmentation 1 - Dice, [0, 1]."""
     weight: Reals
     """One over the chance with which a scan was chosen to be labelled."""
 
@@ -121,6 +124,12 @@ class Judged:
         """Of scans and the serving that they met."""
         loss = log_losses(scans.y, serving.calibration.probability(scans.score))
         return cls(series=scans.series_key, patient=scans.patient_key, loss=loss, weight=scans.weight)
+
+    @classmethod
+    def of_overlaps(cls, found: Overlaps) -> "Judged":
+        """Of masked scans as a serving segments them."""
+        series, patient = np.array(found.series_key, dtype=np.str_), np.array(found.patients, dtype=np.str_)
+        return cls(series=series, patient=patient, loss=1 - found.dice, weight=found.weight)
 
     @classmethod
     def joined(cls, parts: Sequence["Judged"]) -> "Judged":
@@ -137,12 +146,10 @@ class Judged:
         return Judged(series=self.series[here], patient=self.patient[here], loss=excess, weight=self.weight[here])
 
     def mean(self) -> Estimate | None:
-        """Nats per scan; None without a scan."""
+        """Of the loss; None without a scan."""
         if not len(self.loss):
             return None
-        return patient_bootstrap(
-            lambda rows: float(np.average(self.loss[rows], weights=self.weight[rows])), self.patient.tolist()
-        )
+        return resampled(mean_of(self.loss), self.patient.tolist(), weight=self.weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,10 +157,10 @@ class ServedRisk:
     """What was lost on the labelled evaluation patients of a site, by what it was served when they came."""
 
     n_patients: int
-    log_loss: Estimate
-    """Nats per scan: an estimate from those patients alone."""
+    loss: Estimate
+    """In the unit of the ending: an estimate from those patients alone."""
     excess: Estimate | None
-    """Beyond what the first policy of the back-test lost on the same scans, nats per scan; None for the first."""
+    """Beyond what the first policy of the back-test lost on the same scans; None for the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +182,8 @@ class Ending:
     """Over the patients of all sites."""
     stopped: tuple[Stopped, ...] = ()
     """In order of the night."""
+    loss: Loss = "log-loss"
+    """What risk is told in: nats per scan, or 1 - Dice in [0, 1]; lower is better."""
 
     @property
     def acts(self) -> tuple[Acted, ...]:
@@ -297,6 +306,7 @@ def ending(
         risk={name: _risk([one], [first[name]] if first and name in first else []) for name, one in judged.items()},
         risk_of_all=_risk([*judged.values()], [*(first or {}).values()]) if judged else None,
         stopped=tuple(stopped),
+        loss="1 - Dice" if _is_segmentation(workspace, replay) else "log-loss",
     )
 
 
@@ -417,9 +427,9 @@ def _bring_model(workspace: Workspace, replayed: Workspace, first: Mapping[str, 
 
 
 def _bring_volumes(workspace: Workspace, replayed: Workspace, sites: Sequence[str], recipe: str) -> None:
-    """Volumes as they came, and the source's by the first champion's recipe; linked where both are folders."""
+    """Volumes as they came, masks, and the source's by the first champion's recipe; linked where both are folders."""
     for site in sites:
-        for kind in (layout.NATIVE, *([recipe] if site == sites[0] else [])):
+        for kind in (layout.NATIVE, layout.MASKS, *([recipe] if site == sites[0] else [])):
             folder = f"{layout.VOLUMES}/{site}/{kind}"
             if layout.is_remote(workspace.uri):
                 for path in workspace.objects.list(folder):
@@ -447,11 +457,18 @@ def _judged(workspace: Workspace, replay: Replay, site: str) -> Iterator[Judged]
     came = _came(replay, site)
     for serving, first, last in _history(workspace, replay, site):
         keys = came.series[(came.night >= first) & (came.night <= last)].tolist()
-        args = (workspace, site, replay.target, serving.model, serving.recipe)
-        scans = score_rows(*args, keys=keys, part="evaluation")
-        scans = scans.where(scans.is_labelled)
-        if len(scans):
-            yield Judged.of(scans, serving)
+        if _is_segmentation(workspace, replay):
+            found = Judged.of_overlaps(overlaps_of(workspace, serving, keys=keys))
+        else:
+            args = (workspace, site, replay.target, serving.model, serving.recipe)
+            scans = score_rows(*args, keys=keys, part="evaluation")
+            found = Judged.of(scans.where(scans.is_labelled), serving)
+        if len(found.loss):
+            yield found
+
+
+def _is_segmentation(workspace: Workspace, replay: Replay) -> bool:
+    return workspace.target(replay.target).task == "segmentation"
 
 
 def _history(workspace: Workspace, replay: Replay, site: str) -> list[tuple[Serving, int, int]]:
@@ -471,10 +488,10 @@ def _history(workspace: Workspace, replay: Replay, site: str) -> list[tuple[Serv
 
 def _risk(judged: Sequence[Judged], first: Sequence[Judged]) -> ServedRisk:
     ours = Judged.joined(judged)
-    log_loss = ours.mean()
-    assert log_loss is not None, "a site without a scan is not judged"
+    loss = ours.mean()
+    assert loss is not None, "a site without a scan is not judged"
     excess = ours.less(Judged.joined(first)).mean() if first else None
-    return ServedRisk(n_patients=len(set(ours.patient.tolist())), log_loss=log_loss, excess=excess)
+    return ServedRisk(n_patients=len(set(ours.patient.tolist())), loss=loss, excess=excess)
 
 
 def _alarms(workspace: Workspace, replay: Replay) -> tuple[Alarmed, ...]:

@@ -1,7 +1,7 @@
 """The page and the table of a back-test."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def act(action: str, night: int, status: str = "done") -> Acted:
 
 
 def ended(policy: str, *decisions: Acted, excess: Estimate | None = None) -> Ending:
-    risk = ServedRisk(n_patients=71, log_loss=Estimate(0.173, 0.046, 0.335), excess=excess)
+    risk = ServedRisk(n_patients=71, loss=Estimate(0.173, 0.046, 0.335), excess=excess)
     return Ending(
         policy=policy,
         n_nights=9,
@@ -88,6 +88,18 @@ def test_the_page_is_written_for_two_policies(workspace: Workspace) -> None:
     ):
         assert part in text
     assert "Risk &lt; 1" in text
+    assert "Log-loss at west" in text
+    assert "nats per scan, estimate" in text
+
+
+def test_a_segmentation_is_told_in_dice(workspace: Workspace) -> None:
+    of_masks = replace(FIRST, loss="1 - Dice")
+    text = (Path(workspace.uri) / write_backtest(workspace, "disc", [of_masks], at=AT)).read_text(encoding="utf-8")
+    assert "1 - Dice at west" in text
+    assert "nats per scan, estimate" not in text
+    console = Console(width=120, record=True)
+    print_endings([of_masks], console)
+    assert "1 - Dice: mean over scans" in console.export_text()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from platform_core.trial.backtest import (
     halts_of,
     judge,
 )
+from platform_core.trial.overlap import Overlaps
 
 CALIBRATION = Calibration(logit_offset=0.0, prevalence=0.5, threshold=0.5)
 FIRST_DAY = date(2026, 1, 5)
@@ -176,8 +177,8 @@ def test_the_risk_is_that_of_what_was_served_when_a_patient_came(past: Workspace
     moved = replace(kept, calibration=CALIBRATION.moved_to(0.8))
     change_serving(here, moved, decision_key="d", at=replay.moment(1), run="run")
     found = ending(replay, "mine", judge(replay)).risk["east"]
-    assert found.log_loss.value == pytest.approx(_loss_by_hand(here, moved_from_period=2), rel=1e-6)
-    assert found.log_loss.low < found.log_loss.value < found.log_loss.high
+    assert found.loss.value == pytest.approx(_loss_by_hand(here, moved_from_period=2), rel=1e-6)
+    assert found.loss.low < found.loss.value < found.loss.high
     assert found.excess is None
 
 
@@ -262,3 +263,14 @@ def test_nights_in_a_row_on_which_a_site_was_stopped_are_one_halt() -> None:
     told = replace(ENDED, stopped=tuple(Stopped(site=site, night=n, because=f"{n}") for site, n in nights))
     spans = [(begun.site, begun.night, last.night, last.because) for begun, last in halts_of(told)]
     assert spans == [("east", 1, 2, "2"), ("east", 4, 4, "4"), ("west", 2, 2, "2"), ("west", 5, 5, "5")]
+
+
+def test_masks_come_along_and_are_judged_by_their_overlap(past: Workspace, tmp_path: Path) -> None:
+    uri = layout.mask_path("east", "lesion", "east-0-0", "0" * 64)
+    past.objects.put(uri, b"drawn")
+    assert open_workspace(begun(past, tmp_path).uri).objects.get(uri) == b"drawn"
+    two = np.ones(2)
+    found = Overlaps(series_key=("a", "b"), patients=("p", "q"), y=two, dice=np.array([0.9, 0.5]), weight=two)
+    mean = Judged.of_overlaps(found).mean()
+    assert mean is not None
+    assert mean.value == pytest.approx(0.3)
