@@ -8,6 +8,7 @@ from platform_core import layout
 from platform_core.manifest.workspace import Workspace
 from platform_core.report.card_facts import Bin, Card, card_of
 from platform_core.report.page import render, write_page
+from platform_core.report.races import race_of
 from platform_core.shift.risk import Estimate
 from platform_core.trial.evaluation import POOLED, Evaluation
 from platform_core.trial.model_record import FEWEST_TOLD, told_count
@@ -16,8 +17,6 @@ README = "docs/README.md"
 """In a bundle; named here too, because what writes it first loads torch."""
 SIDE_PX, MARGIN_PX = 300, 44
 """Of the calibration plot: its square, and room for axis labels left and below."""
-SPARK_PX = (96, 22)
-"""Of a training curve, wide and high."""
 MEASURES = (
     ("AUROC", "auroc", "higher is better"),
     ("Balanced accuracy", "balanced_accuracy", "at the served threshold"),
@@ -84,8 +83,7 @@ def _shown(workspace: Workspace, card: Card) -> dict[str, Any]:
         "side": SIDE_PX,
         "margin": MARGIN_PX,
         "points": points(card.bins),
-        "curves": {row["strategy"]: spark(row["curve"] or ()) for row in card.record.race},
-        "spark_px": SPARK_PX,
+        "raced": race_of(card.record.race, task=card.target.task) if card.record.race else None,
     }
 
 
@@ -130,16 +128,3 @@ def points(bins: Sequence[Bin]) -> list[dict[str, float]]:
         return round(SIDE_PX * (1 - value) + 8, 1)
 
     return [{"x": x(b.foretold), "y": y(b.found.value), "low": y(b.found.low), "high": y(b.found.high)} for b in bins]
-
-
-def spark(curve: Sequence[float]) -> str:
-    """A training curve as the points of an SVG polyline, its own least and greatest loss below and above."""
-    if len(curve) < 2:
-        return ""
-    width, height = SPARK_PX
-    low, high = min(curve), max(curve)
-    spread = (high - low) or 1.0
-    steps = [
-        (2 + (width - 4) * i / (len(curve) - 1), 2 + (height - 4) * (high - v) / spread) for i, v in enumerate(curve)
-    ]
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in steps)

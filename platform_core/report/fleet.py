@@ -23,6 +23,7 @@ from platform_core.report.fleet_rows import (
     fleet_rows,
 )
 from platform_core.report.page import widest, write_page
+from platform_core.report.races import Race, races_of
 from platform_core.report.samples import Row, Shown, feature_rows, read_scores, shown_samples
 
 HERE = "platform_core.report"
@@ -52,6 +53,8 @@ class Detail:
     steps: Sequence[tuple[Finding, Sequence[Taken]]]
     """Every period with its decisions, oldest first."""
     statistics: Sequence[Mapping[str, Any]]
+    races: Sequence[Race]
+    """The latest first."""
 
 
 def write_fleet_report(workspace: Workspace, *, at: datetime) -> str:
@@ -105,7 +108,7 @@ def _detail(workspace: Workspace, row: SiteSummary, number: int, figures: dict[s
     anchor = f"site-{number}"
     finding = row.finding
     if finding is None:
-        return Detail(anchor=anchor, summary=row, plots=(), score_figure=None, steps=(), statistics=())
+        return Detail(anchor=anchor, summary=row, plots=(), score_figure=None, steps=(), statistics=(), races=())
     statistics = shift_table(workspace, row.site, finding)
     shown = shown_samples(workspace, row.site, finding)
     return Detail(
@@ -115,6 +118,7 @@ def _detail(workspace: Workspace, row: SiteSummary, number: int, figures: dict[s
         score_figure=_score_plot(workspace, row.site, finding, shown, anchor, figures),
         steps=_steps(workspace, row.site, finding),
         statistics=statistics,
+        races=_races(workspace, row.site, finding),
     )
 
 
@@ -194,3 +198,8 @@ def _steps(workspace: Workspace, site: str, finding: Finding) -> list[tuple[Find
         for one in findings_of(workspace, site)
         if (one.target, one.stratum) == scope
     ]
+
+
+def _races(workspace: Workspace, site: str, finding: Finding) -> list[Race]:
+    scope = (finding.target, finding.stratum)
+    return [race for race in races_of(workspace, site) if (race.target, race.stratum) == scope]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from platform_core.manifest.workspace import Workspace
-from platform_core.report import spelling
+from platform_core.report import curves, spelling
 from platform_core.shift.risk import Estimate
 
 HERE = Path(__file__).parent
@@ -31,7 +31,7 @@ def render(template: str, **facts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    spoken = ("number", "interval", "compact", "p_value", "count", "day", "days", "sentence")
+    spoken = ("number", "interval", "compact", "p_value", "count", "duration", "day", "days", "sentence")
     environment.filters |= {name: getattr(spelling, name) for name in spoken}
     environment.globals |= {
         "KIND_WORDS": spelling.KIND_WORDS,
@@ -40,6 +40,7 @@ def render(template: str, **facts: Any) -> str:
         "size_name": spelling.size_name,
         "plural": spelling.plural,
         "track": track,
+        "curves": curves,
     }
     facts = {"figures": {}, **facts, "style": (HERE / "page.css").read_text(encoding="utf-8")}
     facts["plotly"] = get_plotlyjs() if facts["figures"] else ""

@@ -10,6 +10,7 @@ from platform_core.queries import load
 from platform_core.report.fleet import shift_table
 from platform_core.report.fleet_rows import SiteSummary, findings_of, fleet_rows
 from platform_core.report.page import write_page
+from platform_core.report.races import races_of
 from platform_core.report.receipt import write_receipt
 
 HERE = "platform_core.report"
@@ -40,6 +41,7 @@ def write_passport(workspace: Workspace, site: str, *, at: datetime) -> str:
         row=summary,
         n_more=MOST_ROWS,
         distance=_distance(workspace, summary),
+        races=races_of(workspace, site),
         receipt=_file_name(write_receipt(workspace, site, at=at)),
         **_tables(workspace, site),
     )

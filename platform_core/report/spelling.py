@@ -62,6 +62,14 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def duration(seconds: float) -> str:
+    """`4.1 s`, `3.7 min` or `2.1 h`; of hours one decimal."""
+    for unit, size, most in (("s", 1, 100), ("min", 60, 6000)):
+        if seconds < most:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 3600:.1f} h"
+
+
 def count(value: Any) -> str:
     """A whole number with thin spaces between thousands."""
     return f"{int(value or 0):,}".replace(",", "\N{NARROW NO-BREAK SPACE}")

@@ -25,7 +25,7 @@ from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy.decide import Decision
 from platform_core.policy.record import record_decision
-from platform_core.report.card import card_markdown, spark, write_card
+from platform_core.report.card import card_markdown, write_card
 from platform_core.report.card_facts import calibration_bins, card_of
 from platform_core.shift.risk import auroc
 from platform_core.shift.scores import label_and_score_rows
@@ -52,9 +52,11 @@ GATE = {
     ],
 }  # fmt: skip
 RACE = [
-    {"strategy": "none", "step": 0, "outcome": "lost", "log_loss": 0.61, "because": "nothing moves", "curve": None},
-    {"strategy": "linear_probe", "step": 1, "outcome": "won", "log_loss": 0.48, "because": "better by 0.13",
-     "curve": [0.7, 0.55, 0.5, 0.48]},
+    {"strategy": "none", "step": 0, "outcome": "lost", "because": "nothing moves", "curve": None,
+     "log_loss": 0.61, "log_loss_low": 0.52, "log_loss_high": 0.7, "gain": 0.0, "gain_low": 0.0, "gain_high": 0.0},
+    {"strategy": "linear_probe", "step": 1, "outcome": "won", "because": "better by 0.13",
+     "curve": [0.7, 0.55, 0.5, 0.48],
+     "log_loss": 0.48, "log_loss_low": 0.4, "log_loss_high": 0.56, "gain": 0.13, "gain_low": 0.07, "gain_high": 0.19},
     {"strategy": "full", "step": 2, "outcome": "not_run", "log_loss": None, "because": "no budget", "curve": None},
 ]  # fmt: skip
 
@@ -95,8 +97,9 @@ def decided(workspace: Workspace, model: ModelRef) -> None:
         strategy="linear_probe", serving_before=before, serving_after=after,
         evidence={"gate": GATE, "policy": "p0"}, run="r2", at=AT,
     )  # fmt: skip
-    race = [{"site": "east", "race_key": "k", "target": "lesion", "parent": "lesion@1", "run": "r2",
-             "seconds": 2.5, "n_scan_passes": 1200.0, **row} for row in RACE]  # fmt: skip
+    race = [{"site": "east", "race_key": "k", "target": "lesion", "parent": "lesion@1", "run": "r2", "device": "cpu",
+             "n_patients": 98, "n_scans": 121, "n_folds": 5, "seconds": 2.5,
+             "n_scan_passes": 1200.0, **row} for row in RACE]  # fmt: skip
     append(workspace, layout.RACE, schemas.RACE, race, "race")
 
 
@@ -217,10 +220,12 @@ def test_the_gate_and_the_race_are_told_with_their_numbers(html: str, carded: Wo
     text = words(html)
     assert "Passed, lesion@2 against lesion@1, asked for by east, at a chance of 0.0076" in text
     assert "0.140 [0.070, 0.210]" in text
-    assert "linear probe won 0.480" in text
+    assert "linear probe won 0.480 [0.400, 0.560] 0.130 [0.070, 0.190]" in text
+    assert "Began with lesion@1; 98 patients, 121 scans, 5 folds" in text
     assert "Dr. Gate" in text
     assert html.count("<polyline") == 1
-    assert "| linear_probe | won | 0.480 | 1200 | 2.5 | Better by 0.13. |" in card_markdown(carded, "lesion@2")
+    line = "| linear_probe | won | 0.480 [0.400, 0.560] | 0.130 [0.070, 0.190] | 1200 | 2.5 | Better by 0.13. |"
+    assert line in card_markdown(carded, "lesion@2")
 
 
 def test_a_model_without_a_race_or_gate_says_so(carded: Workspace) -> None:
@@ -273,8 +278,3 @@ def test_calibration_bins_hold_every_scan_once_and_agree_with_scipy(rows: list[t
     for one in bins:
         low, high = binomtest(round(one.found.value * one.n), one.n).proportion_ci(method="wilson")
         assert (one.found.low, one.found.high) == pytest.approx((low, high), abs=1e-4)
-
-
-def test_a_curve_falls_where_the_loss_does() -> None:
-    assert spark([1.0, 0.5, 0.25]) == "2.0,2.0 48.0,14.0 94.0,20.0"
-    assert spark([1.0]) == ""
