@@ -93,18 +93,25 @@ def weigh_recalibration(pairs: Pairs, before: Outlook | None, after: Outlook | N
 
 
 def by_labels_alone(pairs: Pairs) -> Recalibration:
-    """Judge a calibration that was fitted to labels: others must show a gain of a standard error, and nothing worse.
+    """Judge a calibration that was fitted to labels: others must show a gain beyond chance, and nothing worse.
 
-    It moves no weight, touches one site and can be taken back; what is not beyond chance is served for a time only.
+    It moves no weight, touches one site and can be taken back. So a gain of more than its standard error is served as
+    well, for a time only, if decisions at the served threshold are no worse on the very labels that judge it.
     """
     if pairs.n_patients < MIN_PATIENTS:
         return Recalibration(passed=False, because=f"{pairs.n_patients} labelled patients are too few to judge it")
     judged = _by_labels(pairs)
-    gain = judged.log_loss_gain
-    assert gain is not None, "labels were asked"
-    if not judged.passed or gain.value > (gain.high - gain.low) / (2 * Z_95):
+    if judged.has_labels or not judged.passed:
         return judged
-    return replace(judged, passed=False, because=f"{judged.because}, which is less than its standard error")
+    gain, benefit = judged.log_loss_gain, judged.benefit_gain
+    assert gain is not None, "labels were asked"
+    assert benefit is not None, "labels were asked"
+    reason = None
+    if gain.value <= (gain.high - gain.low) / (2 * Z_95):
+        reason = "which is less than its standard error"
+    elif benefit.value < 0:
+        reason = f"which is no gain beyond chance, and net benefit falls by {-benefit.value:.3f}"
+    return judged if reason is None else replace(judged, passed=False, because=f"{judged.because}, {reason}")
 
 
 def capped(assumed: float, estimated: float) -> float:

@@ -205,3 +205,19 @@ def test_the_fit_is_the_likeliest_under_its_prior() -> None:
     scale, offset = brute(found.score, found.y)
     assert fitted.scale == pytest.approx(scale, rel=0.03)
     assert fitted.logit_offset == pytest.approx(offset, abs=0.03)
+
+
+def test_a_gain_that_may_be_chance_must_not_cost_decisions() -> None:
+    """Log-loss falls by more than its standard error, and one more patient is called wrongly."""
+    y = np.tile([1.0, 0.0], 30)
+    before, after = np.where(y == 1, 0.8, 0.2), np.where(y == 1, 0.79, 0.21)
+    before[50:55:2], after[50:55:2] = 0.05, 0.4
+    before[58], after[58] = 0.52, 0.48  # a positive that is no longer called
+    pairs = Pairs(patients=tuple(map(str, range(60))), y=y, before=before, after=after)
+    judged = by_labels_alone(pairs)
+    assert judged.log_loss_gain is not None
+    assert judged.log_loss_gain.low < 0 < judged.log_loss_gain.value
+    assert not judged.passed
+    assert "net benefit falls by 0.017" in judged.because
+    after[58] = 0.51
+    assert by_labels_alone(replace(pairs, after=after)).passed
