@@ -35,7 +35,8 @@ def calibrate(case: Case, decision: Decision) -> None:
     until = limit_of(case.workspace, before, case.at, has_labels=judged.has_labels)
     wanted, facts = replace(before, calibration=fitted, until=until), {"recalibration": judged.to_json()}
     if judged.passed:
-        settle(case, decision, status="done", before=before, after=serve(case, wanted, decision), facts=facts)
+        told = replace(decision, because=f"{decision.because}; {judged.because}")
+        settle(case, told, status="done", before=before, after=serve(case, wanted, decision), facts=facts)
     else:
         told = replace(decision, because=f"{decision.because}; it is refused: {judged.because}")
         settle(case, told, status="refused", before=before, after=wanted, facts=facts)

@@ -140,6 +140,7 @@ def test_a_site_s_scores_are_believed_as_far_as_its_labels_say(half_kept: Worksp
     calibrate(case, CALIBRATE)
     (told,) = decisions(half_kept).to_pylist()
     assert told["status"] == "done"
+    assert "log-loss falls by" in told["because"]
     assert case.serving.calibration.prevalence == pytest.approx(0.2, abs=0.05)
     assert case.serving.until is None
     assert {site: current_serving(half_kept, site, "lesion") for site in others} == others
