@@ -12,7 +12,7 @@ from platform_core import layout
 from platform_core.errors import BadInput
 from platform_core.learn import registry
 from platform_core.learn.registry import ModelRef
-from platform_core.manifest.serving import Serving, current_serving, serving_history
+from platform_core.manifest.serving import Calibration, Serving, current_serving, serving_history
 from platform_core.manifest.stages import current_series
 from platform_core.manifest.workspace import Workspace
 from platform_core.provenance import digest
@@ -145,7 +145,7 @@ class Walk:
         where = (pc.field("site") == serving.site) & (pc.field("target") == serving.target)
         row = next(row for row in self._rows(layout.SERVING, where) if row["epoch"] == serving.epoch)
         facts = {"model": serving.model, "recipe": serving.recipe, "since": _moment(row["since"]), "run": row["run"]}
-        facts |= {"prevalence": serving.calibration.prevalence, "threshold": serving.calibration.threshold}
+        facts |= {"calibration": serving.calibration.spelt, "threshold": serving.calibration.threshold}
         facts |= {"ends by itself": _moment(serving.until)} if serving.until else {}
         facts |= {"servings before": len(serving_history(self.workspace, serving.site, serving.target)) - 1}
         decision = self.decision(row["decision_key"]) if row["decision_key"] else None
@@ -291,7 +291,7 @@ def _served(serving: str | None) -> str | None:
     if serving is None:
         return None
     facts = json.loads(serving)
-    return f"{facts['model']} by {facts['recipe']} at prevalence {facts['calibration']['prevalence']:.3g}"
+    return f"{facts['model']} by {facts['recipe']} at {Calibration(**facts['calibration']).spelt}"
 
 
 def _interval(row: Row, name: str = "size") -> str | None:

@@ -16,6 +16,9 @@ from platform_core.storage.tables import rows_of
 
 Reals = npt.NDArray[np.float64]
 
+SAME_LOGIT = 1e-9
+"""Offsets that are nearer than this differ by rounding alone."""
+
 
 def log_odds(share: float) -> float:
     """ln(share / (1 - share))."""
@@ -32,6 +35,14 @@ class Calibration:
     threshold: float
     scale: float = 1.0
     """How far scores are believed at this site: 1 as they come, towards 0 not at all; only its labels move it."""
+
+    @property
+    def spelt(self) -> str:
+        """`prevalence 0.31`; with scale and offset where these say more than the prevalence does."""
+        told = f"prevalence {self.prevalence:.3g}"
+        if self.scale == 1 and abs(self.logit_offset - log_odds(self.prevalence)) < SAME_LOGIT:
+            return told
+        return f"{told}, scale {self.scale:.2f}, offset {self.logit_offset:.2f}"
 
     def probability(self, score: Reals) -> Reals:
         """Calibrated probability of the positive class, in (0, 1), of raw scores (logits)."""

@@ -146,4 +146,4 @@ def _because(verb: Verb, before: Serving, after: Serving) -> str:
 
 
 def _spelt(serving: Serving) -> str:
-    return f"{serving.model} by {serving.recipe} at prevalence {serving.calibration.prevalence:.2f}"
+    return f"{serving.model} by {serving.recipe} at {serving.calibration.spelt}"

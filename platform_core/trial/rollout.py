@@ -326,7 +326,7 @@ def _served_by(workspace: Workspace, row: Row) -> Serving | None:
 
 
 def _restored(now: Serving) -> str:
-    return f"{now.site} runs {now.model} by {now.recipe} again, at prevalence {now.calibration.prevalence:.2f}"
+    return f"{now.site} runs {now.model} by {now.recipe} again, at {now.calibration.spelt}"
 
 
 def _move_episode(workspace: Workspace, row: Row, *, run: str, at: datetime) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -15,6 +16,9 @@ from platform_core.learn.registry import find, read_reference
 from platform_core.lineage.plan import plan_withdrawal
 from platform_core.lineage.why import Node, told, why
 from platform_core.lineage.withdraw import withdraw
+from platform_core.manifest.serving import change_serving, current_serving
+from platform_core.policy.decide import Decision
+from platform_core.policy.record import record_decision
 from platform_core.provenance import code_version
 from tests.lineage.conftest import AT, GONE, Fleet, keys_of
 
@@ -127,3 +131,19 @@ def test_asking_why_loads_no_network_library() -> None:
 def test_equal_source_has_an_equal_name() -> None:
     assert code_version() == code_version.__wrapped__()
     assert code_version().count("+") == 1
+
+
+def test_servings_that_differ_in_scale_alone_read_differently(fleet: Fleet) -> None:
+    here = fleet.workspace
+    before = current_serving(here, "south", "lesion")
+    assert before is not None
+    fitted = replace(before, calibration=replace(before.calibration, scale=0.4))
+    now = change_serving(here, fitted, decision_key="d2", at=AT, run="r")
+    decision = Decision(action="calibrate", because="labels say so", rule="scores")
+    finding = {"site": "south", "target": "lesion", "finding_key": "f1"}
+    key = record_decision(here, decision, finding=finding, status="done", serving_before=before, serving_after=now,
+                          evidence={}, run="r", at=AT)  # fmt: skip
+    facts = why(here, key).facts
+    assert facts["ran"] == "lesion@1 by native at prevalence 0.5"
+    assert facts["runs"] == "lesion@1 by native at prevalence 0.5, scale 0.40, offset 0.00"
+    assert "calibration prevalence 0.5, scale 0.40, offset 0.00; threshold 0.5" in next(told(why(here, "south")))
