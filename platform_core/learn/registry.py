@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from platform_core import layout
 from platform_core.errors import BadInput, BadRequest, UnknownName
 from platform_core.manifest.schemas import MODEL
-from platform_core.manifest.serving import Calibration
+from platform_core.manifest.serving import Calibration, Serving
 from platform_core.manifest.workspace import Workspace
 from platform_core.queries import load
 from platform_core.storage.tables import rows_of
@@ -54,7 +54,8 @@ class ModelRef:
     epoch: int
     """Number of the model's event that gave it its alias."""
     training: Mapping[str, Any] | None = None
-    """What making it cost: seconds, device, n_scan_passes, race_key; None of a version that is older than this."""
+    """What making it cost: seconds, device, n_scan_passes, race_key, and the site that asked for it; None of a version
+    that is older than this."""
 
     @property
     def name(self) -> str:
@@ -66,6 +67,18 @@ class ModelRef:
         """All of it as JSON-able values, times in ISO 8601."""
         times = {"created_at": self.created_at.isoformat(), "since": self.since.isoformat()}
         return {"name": self.name, **asdict(self), **times}
+
+
+def calibration_under(ref: ModelRef, serving: Serving) -> Calibration:
+    """What a site's calibration is once it runs another version; the threshold is the version's.
+
+    What labels said of the site's scores goes on; but scores of a version that was made for the site are believed as
+    they come, at the prevalence that the site assumes.
+    """
+    own = ref.calibration.moved_to(serving.calibration.prevalence)
+    if (ref.training or {}).get("site") == serving.site:
+        return own
+    return replace(serving.calibration, threshold=own.threshold)
 
 
 def models(workspace: Workspace, model: str | None = None) -> list[ModelRef]:

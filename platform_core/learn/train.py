@@ -84,6 +84,7 @@ def train_source(
         recipe=recipe,
         calibration=Calibration(logit_offset=log_odds(prevalence), prevalence=prevalence, threshold=settings.threshold),
         n_left_out={site: _n_of_train(workspace, scans) - len(train.scans)},
+        site=site,
         source_weights=source_weights,
     )
     return make(workspace, target, settings, training, run=run, at=at, tell=tell)
@@ -194,6 +195,7 @@ def fine_tune(
         recipe=material.recipe,
         calibration=material.parent.calibration,
         n_left_out={material.site: material.n_left_out},
+        site=material.site,
         cross_fitted=cross_fitted,
         race_key=race_key,
     )

@@ -59,6 +59,8 @@ class Spent:
     device: str = field(default_factory=device_name)
     race_key: str | None = None
     """Of the race that its strategy has won."""
+    site: str | None = None
+    """Whose labels asked for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,6 +82,8 @@ class Training:
     cross_fitted: CrossFitted | None = None
     """From the race that its strategy has won; None: made here if it is needed."""
     race_key: str | None = None
+    site: str | None = None
+    """Whose labels asked for it."""
 
 
 def make(
@@ -102,7 +106,7 @@ def make(
         folder=layout.training_path(target, _training_key(training, reference)),
         every_s=60 * settings.train.checkpoint_minutes,
     )
-    spent, started = Spent(race_key=training.race_key), time.monotonic()
+    spent, started = Spent(race_key=training.race_key, site=training.site), time.monotonic()
 
     def learn(data: Loaded) -> Classifier:
         found = train_copy(

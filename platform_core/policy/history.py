@@ -85,8 +85,11 @@ class History:
 
     @property
     def acted_before(self) -> Past | None:
-        """The latest action that was carried out for an earlier period of the episode, and still holds."""
-        done = [one for one in self.past if one.action in ACTS and one.status == "done"]
+        """The latest action that was carried out for an earlier period of the episode, and still holds.
+
+        Scores that were fitted to labels are no answer to what changed: the period after is looked at anew.
+        """
+        done = [one for one in self.past if one.action in ACTS and one.action != "calibrate" and one.status == "done"]
         held = [one for one in done if self.taken_back_at is None or one.decided_at >= self.taken_back_at]
         return next((one for one in reversed(held) if one.period_start < self.period_start), None)
 

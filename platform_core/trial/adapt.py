@@ -22,7 +22,7 @@ from platform_core.learn.data import Loaded, Scan, find_scans, frame, in_part, l
 from platform_core.learn.networks import Classifier
 from platform_core.learn.predict import scores_and_embeddings
 from platform_core.learn.registry import ModelRef
-from platform_core.manifest.serving import Calibration, Serving
+from platform_core.manifest.serving import Serving
 from platform_core.policy.decide import Decision
 from platform_core.shift.evidence import Evidence, evidence_of
 from platform_core.shift.inputs import Inputs, Reference, material_of, read_inputs
@@ -269,7 +269,7 @@ class _Stage:
             patients=tuple(scan.patient_key for scan in scans),
             y=y[rows],
             before=calibration.probability(self.scene.before.scores[rows]),
-            after=_after(self.parent, calibration).probability(scores[rows]),
+            after=calibration.probability(scores[rows]),
             weight=np.array([weight.get(scan.series_key, 1.0) for scan in scans]),
         )
 
@@ -307,11 +307,6 @@ def _viewer(bundle: Bundle) -> Callable[[Arrays], View]:
         return View(scores=scores, embeddings=embeddings)
 
     return see
-
-
-def _after(parent: ModelRef, calibration: Calibration) -> Calibration:
-    """What the site would assume with a version made of the champion."""
-    return parent.calibration.moved_to(calibration.prevalence)
 
 
 def _weights(scores: ScoredScans | None) -> dict[str, float]:

@@ -10,7 +10,7 @@ from platform_core.learn.registry import find
 from platform_core.learn.train import FEWEST_OF_A_CLASS, FEWEST_PATIENTS
 from platform_core.manifest.serving import Calibration, Serving
 from platform_core.policy.decide import Decision
-from platform_core.provenance import number_of
+from platform_core.provenance import digest, number_of
 from platform_core.shift.risk import Reals
 from platform_core.shift.scores import ScoredScans, score_rows
 from platform_core.trial.case import Case, serve, settle
@@ -32,8 +32,11 @@ def calibrate(case: Case, decision: Decision) -> None:
     present, n_folds = before.calibration, case.workspace.settings.policy.n_folds
     fitted = fit_calibration(fitting.score, fitting.y, present, fitting.weight)
     judged = by_labels_alone(judging_pairs(fitting, held_out, present, fitted, n_folds=n_folds))
-    until = limit_of(case.workspace, before, case.at, has_labels=judged.has_labels)
-    wanted, facts = replace(before, calibration=fitted, until=until), {"recalibration": judged.to_json()}
+    kept = ("model", "recipe")
+    until = limit_of(case.workspace, before, case.at, has_labels=judged.has_labels, kept=kept)
+    wanted = replace(before, calibration=fitted, until=until)
+    fitted_to = {"n": len(fitting), "series": digest(sorted(fitting.series_key.tolist()))}
+    facts = {"recalibration": judged.to_json(), "fitted_to": fitted_to}
     if judged.passed:
         told = replace(decision, because=f"{decision.because}; {judged.because}")
         settle(case, told, status="done", before=before, after=serve(case, wanted, decision), facts=facts)

@@ -85,11 +85,9 @@ def _by_champion(workspace: Workspace, present: Serving, before: Serving) -> Ser
     champion = registry.champion(workspace, present.target)
     if champion is None or present.model != champion.name:
         return before
-    return replace(
-        before,
-        model=champion.name,
-        calibration=champion.calibration.moved_to(before.calibration.prevalence),
-    )
+    if before.model == champion.name:
+        return before
+    return replace(before, model=champion.name, calibration=registry.calibration_under(champion, before))
 
 
 def _change(workspace: Workspace, verb: Verb, present: Serving, wanted: Serving, *, run: str, at: datetime) -> str:

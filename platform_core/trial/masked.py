@@ -13,6 +13,7 @@ from platform_core.trial.overlap import overlaps_of
 
 OF_SCORES = {
     "recalibrate": "a segmentation marks every scan by itself and has no prior that could be moved, so nothing changes",
+    "calibrate": "a segmentation marks voxels, and scale and offset are of scores of whole scans, so nothing changes",
     "adapt": "an adaptation without labels is judged by the scores of whole scans, which say nothing of where a "
     "segmentation marks, so nothing changes",
 }

@@ -63,7 +63,9 @@ def recalibrate(case: Case, decision: Decision) -> None:
     unseen = unseen_by(case.workspace, [find(case.workspace, before.model)])
     pairs = pair(case.workspace, before, moved, keys=case.keys, unseen=unseen)
     judged = weigh_recalibration(pairs, outlook(case, before), outlook(case, moved))
-    wanted = replace(moved, until=limit_of(case.workspace, before, case.at, has_labels=judged.has_labels))
+    kept = ("model", "recipe")
+    ends = limit_of(case.workspace, before, case.at, has_labels=judged.has_labels, kept=kept)
+    wanted = replace(moved, until=ends)
     facts = {"recalibration": judged.to_json()}
     if judged.passed:
         settle(case, decision, status="done", before=before, after=serve(case, wanted, decision), facts=facts)
@@ -106,12 +108,13 @@ def by_labels_alone(pairs: Pairs) -> Recalibration:
     gain, benefit = judged.log_loss_gain, judged.benefit_gain
     assert gain is not None, "labels were asked"
     assert benefit is not None, "labels were asked"
-    reason = None
+    told = f"labels of {pairs.n_patients} patients: log-loss changes by {-gain.value:+.3f} nats per scan"
     if gain.value <= (gain.high - gain.low) / (2 * Z_95):
-        reason = "which is less than its standard error"
-    elif benefit.value < 0:
-        reason = f"which is no gain beyond chance, and net benefit falls by {-benefit.value:.3f}"
-    return judged if reason is None else replace(judged, passed=False, because=f"{judged.because}, {reason}")
+        return replace(judged, passed=False, because=f"{told}, no gain of more than its standard error")
+    if benefit.value < 0:
+        because = f"{told}, no gain beyond chance, and net benefit falls by {-benefit.value:.3f}"
+        return replace(judged, passed=False, because=because)
+    return replace(judged, because=f"{told}, more than its standard error and not beyond chance, so for a time")
 
 
 def capped(assumed: float, estimated: float) -> float:

@@ -5,7 +5,7 @@ between is finished when it is asked for again, and by the next run.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -182,11 +182,24 @@ def follow_champion(
 
 
 def finish_rollouts(workspace: Workspace, target: str, *, run: str, at: datetime) -> list[str]:
-    """Finish every change of champion that was written down and cut off; one sentence each.
+    """Finish every change that was written down and cut off; one sentence each.
 
-    The gate's is carried out if its champion still is; a person's of which nothing had moved is given up.
+    Of a champion: the gate's is carried out if its champion still is; a person's of which nothing had moved is given
+    up. Of one site: what is served already is told as done.
     """
-    return [_finish(workspace, row, run=run, at=at) for row in _unfinished(workspace, target)]
+    told = [_finish(workspace, row, run=run, at=at) for row in _unfinished(workspace, target)]
+    return [*told, *_finish_served(workspace, target, run=run, at=at)]
+
+
+def _finish_served(workspace: Workspace, target: str, *, run: str, at: datetime) -> list[str]:
+    begun = [row for row in decisions(workspace).to_pylist() if (row["target"], row["status"]) == (target, "proposed")]
+    found = [(row, now) for row in begun if (now := _served_by(workspace, row)) is not None]
+    for row, now in found:
+        because = f"{row['because']}; it was cut off when it was served, and is told by run {run}"
+        ended = {name: row[name] for name in DECISION.names} | {"decided_at": at, "run": run, "because": because}
+        record_row(workspace, ended | {"status": "done", "serving_after": now.to_json()})
+        _move_episode(workspace, row, run=run, at=at)
+    return [f"{row['site']}: {row['action']} was cut off when it was served, and is told now" for row, _ in found]
 
 
 def rollout_facts(champion: ModelRef, former: ModelRef | None) -> Row:
@@ -195,25 +208,35 @@ def rollout_facts(champion: ModelRef, former: ModelRef | None) -> Row:
 
 
 def with_model(serving: Serving, model: ModelRef) -> Serving:
-    """The same serving with another model and no limit.
-
-    What labels said of the site's scores holds for a model that has not learned there; of one that has, scores are
-    believed as they come, at the prevalence that the site assumes.
-    """
-    calibration = model.calibration.moved_to(serving.calibration.prevalence)
-    if serving.site not in model.metrics:
-        calibration = replace(serving.calibration, threshold=calibration.threshold)
+    """The same serving with another model and no limit; its calibration goes on as far as the model allows."""
+    calibration = registry.calibration_under(model, serving)
     return replace(serving, model=model.name, calibration=calibration, until=None)
 
 
-def limit_of(workspace: Workspace, before: Serving, at: datetime, *, has_labels: bool) -> datetime | None:
-    """When a change of recipe or prevalence that is made at `at` ends by itself.
+def limit_of(
+    workspace: Workspace,
+    before: Serving,
+    at: datetime,
+    *,
+    has_labels: bool,
+    kept: Sequence[str] = ("model",),
+) -> datetime | None:
+    """When a change that is made at `at` ends by itself.
 
-    Labels that confirm the change say nothing of an adapted model under it: whatever limit that has stays.
+    What stays as it was keeps its own limit: labels confirm what they compared, and nothing beside it.
+
+    Args:
+        workspace: Where servings are read.
+        before: What the site runs.
+        at: The moment of the change, UTC.
+        has_labels: Labels of the site confirm the change beyond chance.
+        kept: What the change leaves alone, of `model` and `recipe`.
     """
-    if has_labels and registry.was_adapted(workspace, registry.find(workspace, before.model)):
-        return before.until
-    return until(workspace, at, has_labels=has_labels)
+    history = serving_history(workspace, before.site, before.target)
+    sure = next((each for each in reversed(history) if each.until is None), None)
+    on_trial = sure is not None and any(getattr(before, name) != getattr(sure, name) for name in kept)
+    limits = [before.until if on_trial else None, None if has_labels else until(workspace, at, has_labels=False)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _change(

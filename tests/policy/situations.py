@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from platform_core.policy.candidates import CHEAPEST_FIRST
+from platform_core.policy.episodes import ACTS
 from platform_core.policy.rules import ACTIONS
 from platform_core.policy.situation import KINDS, Situation
 from platform_core.policy.table import built_in
@@ -48,7 +49,7 @@ def estimates(low: float, high: float) -> st.SearchStrategy[Estimate]:
     return st.tuples(number, number, number).map(lambda three: Estimate(sorted(three)[1], min(three), max(three)))
 
 
-ACTED = st.lists(st.sampled_from(["reharmonize", "recalibrate", "calibrate", "adapt", "fine_tune"]), unique=True).map(tuple)
+ACTED = st.lists(st.sampled_from(ACTS), unique=True).map(tuple)
 MAYBE = st.none() | st.booleans()
 HOLDS = [rule.name for rule in built_in().rules if rule.action == "hold"]
 

@@ -44,14 +44,16 @@ def test_what_labels_show_to_be_harmless_needs_no_cause() -> None:
 def test_labels_are_first_asked_how_far_scores_are_to_be_believed(kind: str, risk: Estimate) -> None:
     decision = decide(situation(kind=kind, taken=("reharmonize",), target_risk=risk))
     assert (decision.action, decision.candidates) == ("calibrate", ())
-    assert "200 labelled patients" in decision.because
+    assert "of the 200 labelled patients" in decision.because
 
 
-def test_scores_are_fitted_to_no_labels_that_are_unsound() -> None:
-    fine = situation(kind="covariate_case_mix")
+@pytest.mark.parametrize("kind", ["covariate_case_mix", "undetermined"])
+def test_scores_are_fitted_to_no_labels_that_are_unsound(kind: str) -> None:
+    fine = situation(kind=kind)
     assert decide(fine).action == "calibrate"
     assert decide(replace(fine, label_noise=0.2)).rule == "labels_disputed_harmless"
     assert decide(replace(fine, has_guideline_changed=True)).rule == "guideline_changed_harmless"
+    assert decide(replace(fine, has_guideline_changed=True, target_risk=HIGHER)).rule == "guideline_changed"
     assert decide(replace(fine, n_labels=10)).action == "request_labels"
 
 

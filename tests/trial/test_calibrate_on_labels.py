@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,19 +13,22 @@ from platform_core import layout
 from platform_core.learn import registry
 from platform_core.learn.calibrate import fit_calibration
 from platform_core.manifest.schemas import FINDING
-from platform_core.manifest.serving import Calibration, current_serving
+from platform_core.manifest.serving import Calibration, Serving, change_serving, current_serving
+from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy.decide import Decision
-from platform_core.policy.record import decisions
-from platform_core.shift.risk import Reals, log_loss
+from platform_core.policy.record import decisions, record_decision
+from platform_core.settings import SplitSettings
+from platform_core.shift.risk import Estimate, Reals, auroc, log_loss
 from platform_core.shift.scores import ScoredScans
 from platform_core.storage.tables import rows_of
 from platform_core.trial.before_after import risk_at
 from platform_core.trial.calibrate import calibrate, judging_pairs, too_few
-from platform_core.trial.case import Case
-from platform_core.trial.paired import Pairs
-from platform_core.trial.recalibrate import by_labels_alone
-from platform_core.trial.rollout import with_model
+from platform_core.trial.case import Case, finding_of
+from platform_core.trial.expiry import renew_or_end
+from platform_core.trial.paired import Pairs, Unseen
+from platform_core.trial.recalibrate import Recalibration, by_labels_alone
+from platform_core.trial.rollout import finish_rollouts, limit_of, with_model
 from tests.trial.conftest import AT, EVEN
 
 PlantScores = Callable[..., list[str]]
@@ -83,10 +88,10 @@ def test_nobody_is_judged_by_a_calibration_that_was_fitted_to_him() -> None:
     assert not np.array_equal(after.after, before.after)
 
 
-def test_ranks_stay() -> None:
-    found = scans(200, 0.2, 0.3)
+def test_ranks_stay_even_where_scores_are_upside_down() -> None:
+    found = scans(200, 1.0, 0.3)
     fitted = fit_calibration(-found.score, found.y, EVEN)
-    assert fitted.scale > 0
+    assert auroc(found.y, fitted.probability(-found.score)) == auroc(found.y, -found.score) < 0.2
 
 
 def test_labels_count_by_the_inverse_of_their_chance() -> None:
@@ -168,14 +173,96 @@ def test_a_model_that_has_learned_from_all_labels_is_fitted_to_none(
     assert "0 labelled patients outside the evaluation part" in told["because"]
 
 
-def test_what_labels_said_of_scores_goes_on_under_a_model_that_has_not_learned_there(served: Workspace) -> None:
+FIT = Calibration(logit_offset=-2.0, prevalence=0.2, threshold=0.5, scale=0.4)
+
+
+def serving_now(workspace: Workspace, site: str = "south") -> Serving:
+    found = current_serving(workspace, site, "lesion")
+    assert found is not None
+    return found
+
+
+def serve(workspace: Workspace, **news: Any) -> Serving:
+    wanted = replace(serving_now(workspace), **news)
+    return change_serving(workspace, wanted, decision_key=None, at=AT, run="run")
+
+
+def test_what_labels_said_of_scores_goes_on_under_a_model_that_was_not_made_for_the_site(served: Workspace) -> None:
     champion, other = (registry.find(served, f"lesion@{version}") for version in (1, 2))
-    present = current_serving(served, "south", "lesion")
-    assert present is not None
-    fitted = replace(present, calibration=Calibration(logit_offset=-2.0, prevalence=0.2, threshold=0.5, scale=0.4))
-    assert with_model(fitted, other).calibration == fitted.calibration
-    learned = replace(other, metrics={"south": {}})
-    assert with_model(fitted, learned).calibration == champion.calibration.moved_to(0.2)
+    fitted = replace(serving_now(served), calibration=FIT)
+    for_east, for_south = (replace(other, training={"site": site}) for site in ("east", "south"))
+    assert with_model(fitted, other).calibration == with_model(fitted, for_east).calibration == FIT
+    assert with_model(fitted, for_south).calibration == champion.calibration.moved_to(0.2)
+
+
+def test_a_fit_that_labels_confirmed_outlives_a_recipe_that_was_served_for_a_time(served: Workspace) -> None:
+    serve(served, calibration=FIT, until=None)
+    serve(served, recipe="r2", until=AT)
+    assert renew_or_end(served, "south", "lesion", run="r", at=AT + timedelta(days=1)) is not None
+    after = serving_now(served)
+    assert (after.recipe, after.calibration, after.until) == ("r1", FIT, None)
+
+
+def test_labels_that_confirm_a_fit_confirm_nothing_beside_it(served: Workspace) -> None:
+    ends, kept = AT + timedelta(days=30), ("model", "recipe")
+    assert limit_of(served, serving_now(served), AT, has_labels=True, kept=kept) is None
+    on_trial = serve(served, recipe="r2", until=ends)
+    assert limit_of(served, on_trial, AT, has_labels=True, kept=kept) == ends
+    assert limit_of(served, on_trial, AT, has_labels=False, kept=kept) == ends
+    own = serve(served, recipe="r1", calibration=FIT, until=ends)
+    assert limit_of(served, own, AT, has_labels=True, kept=kept) is None
+    assert limit_of(served, own, AT, has_labels=False, kept=kept) == AT + timedelta(days=90)
+
+
+def test_a_fit_that_may_be_chance_is_served_for_a_time(
+    half_kept: Workspace, plant_scores: PlantScores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_of(half_kept, plant_scores("south", 300, {"lesion@1": 2.0}))
+    chance = Recalibration(passed=True, because="perhaps", log_loss_gain=Estimate(0.02, -0.01, 0.05))
+    monkeypatch.setattr("platform_core.trial.calibrate.by_labels_alone", lambda _: chance)
+    calibrate(case, CALIBRATE)
+    assert case.serving.until == AT + timedelta(days=90)
+
+
+def test_a_fit_that_was_served_and_not_written_down_is_told_by_the_next_run(
+    half_kept: Workspace, plant_scores: PlantScores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_of(half_kept, plant_scores("south", 300, {"lesion@1": 2.0}, n_positive=60))
+    row = finding_of(case)
+    record_decision(
+        half_kept,
+        CALIBRATE,
+        finding=row,
+        status="proposed",
+        serving_before=case.serving,
+        serving_after=None,
+        evidence=None,
+        run="run",
+        at=AT,
+    )
+    monkeypatch.setattr("platform_core.trial.calibrate.settle", killed)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(case, CALIBRATE)
+    (told,) = finish_rollouts(half_kept, "lesion", run="next", at=AT)
+    assert told.startswith("south: calibrate was cut off")
+    (row,) = decisions(half_kept).to_pylist()
+    assert (row["status"], row["serving_after"]) == ("done", case.serving.to_json())
+    assert finish_rollouts(half_kept, "lesion", run="again", at=AT) == []
+
+
+def killed(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_person_with_a_key_in_either_part_neither_fits_nor_judges() -> None:
+    split = SplitSettings()
+    keys = [f"p{i}" for i in range(60)]
+    kept = [key for key in keys if part_of(key, split) == "evaluation"]
+    free = [key for key in keys if key not in kept]
+    both = frozenset({kept[0], free[0]})
+    unseen = Unseen(seen=frozenset({free[1]}), persons=dict.fromkeys(both, both), split=split)
+    assert [unseen.name_of(key) for key in (kept[0], free[0], free[1], kept[1])] == [None, None, None, kept[1]]
+    assert [unseen.name_to_fit(key) for key in (kept[0], free[0], free[1], free[2])] == [None, None, None, free[2]]
 
 
 def test_two_hospitals_are_compared_at_one_mix() -> None:
