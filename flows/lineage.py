@@ -39,6 +39,8 @@ def ended(done: "Withdrawn") -> Iterator[str]:
 
 def _models(models: "tuple[Seen, ...]") -> Iterator[str]:
     words = {"trained": "was trained on it", "descended": "comes from a model that was trained on it",
-             "calibrated": "may have been calibrated on its labels"}  # fmt: skip
+             "calibrated": "may have been calibrated on its labels",
+             "fitted": "runs a calibration that may have been fitted to its labels"}  # fmt: skip
     for seen in models:
-        yield f"{seen.model} ({seen.alias}) {words[seen.how]}; its like without: {seen.rebuild}"
+        way = "the next finding that asks for one fits it anew, or" if seen.how == "fitted" else "its like without"
+        yield f"{seen.model} ({seen.alias}) {words[seen.how]}; {way}: {seen.rebuild}"

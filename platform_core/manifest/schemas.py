@@ -493,7 +493,7 @@ WITHDRAWAL = _table(
     ("n_volumes", WHOLE, "stored volumes, harmonized ones included"),
     ("n_rows", TEXT, "JSON: rows removed per table"),
     ("n_left", WHOLE, "files of the workspace that still held a key at the end; 0, or a person was told which"),
-    ("models", TEXT, "JSON: model@version, and how it saw the patient: trained, descended or calibrated"),
+    ("models", TEXT, "JSON: model@version or site/target, and how: trained, descended, calibrated or fitted"),
     ("because", TEXT, "what is exact afterwards and what is not, in a sentence"),
     RUN,
 )
