@@ -5,10 +5,12 @@ from datetime import date, datetime
 from typing import Any
 
 from platform_core import layout
+from platform_core.manifest.serving import Calibration
 from platform_core.manifest.workspace import Workspace
 from platform_core.report.card_facts import Bin, Card, card_of
 from platform_core.report.page import render, write_page
 from platform_core.report.races import race_of
+from platform_core.report.spelling import number
 from platform_core.shift.risk import Estimate
 from platform_core.trial.evaluation import POOLED, Evaluation
 from platform_core.trial.model_record import FEWEST_TOLD, told_count
@@ -79,7 +81,8 @@ def _shown(workspace: Workspace, card: Card) -> dict[str, Any]:
         "metric": metric,
         "evaluated_count": evaluated_count,
         "specificity": workspace.settings.policy.specificity,
-        "runs_it": {serving.site for serving in card.record.run_by},
+        "fitted": fitted,
+        "runs_it": {serving.site: serving.calibration for serving in card.record.run_by},
         "side": SIDE_PX,
         "margin": MARGIN_PX,
         "points": points(card.bins),
@@ -91,6 +94,13 @@ def months(first: date, last: date) -> str:
     """`March 2024`, or `March 2024 to May 2025`."""
     spelt = [f"{day:%B %Y}" for day in (first, last)]
     return " to ".join(dict.fromkeys(spelt))
+
+
+def fitted(calibration: Calibration) -> str:
+    """What a site's labels have made of its scores; nothing where they come as they are."""
+    if calibration.scale == 1:
+        return ""
+    return f", scale {number(calibration.scale)}, offset {number(calibration.logit_offset)}"
 
 
 def metric(evaluation: Evaluation, name: str) -> Estimate | None:

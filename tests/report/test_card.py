@@ -25,8 +25,9 @@ from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace, open_workspace
 from platform_core.policy.decide import Decision
 from platform_core.policy.record import record_decision
-from platform_core.report.card import card_markdown, write_card
+from platform_core.report.card import _shown, card_markdown, write_card
 from platform_core.report.card_facts import calibration_bins, card_of
+from platform_core.report.page import render
 from platform_core.shift.risk import auroc
 from platform_core.shift.scores import label_and_score_rows
 from platform_core.trial.evaluation import Answers
@@ -202,6 +203,19 @@ def test_metrics_are_of_evaluation_patients_by_the_site_s_serving(carded: Worksp
     assert f"| east | {len(scans)} | {int(scans.y.sum())} | {east.auroc.value:.2f} [" in card_markdown(
         carded, "lesion@2"
     )
+
+
+def test_scale_and_offset_are_told_where_a_site_s_labels_set_them_and_nowhere_else(carded: Workspace) -> None:
+    card = card_of(carded, "lesion@2")
+    (east,) = card.record.run_by
+    by_labels = replace(east, calibration=replace(east.calibration, scale=0.4, logit_offset=-2.0))
+    told = replace(card, record=replace(card.record, run_by=(by_labels,)))
+    for template, mark in (("card.md.j2", "yes"), ("card.html.j2", "runs it")):
+        before, after = (render(template, at=AT, **_shown(carded, each)) for each in (card, told))
+        assert "scale 0.40" not in before
+        assert after == before.replace(mark, f"{mark}, scale 0.40, offset \N{MINUS SIGN}2.00")
+        for option in ("--scale", "--logit_offset"):
+            assert option in before
 
 
 def test_a_site_with_too_few_patients_is_named_among_the_limits(html: str, carded: Workspace) -> None:
