@@ -161,6 +161,20 @@ def test_what_could_not_be_tried_has_failed_at_no_gate(site: Workspace) -> None:
     assert read_situation(site, follow(site, 1), at=AT).n_gates_failed == 0
 
 
+@pytest.mark.parametrize("action", ["reharmonize", "calibrate"])
+def test_what_had_no_gain_to_show_has_failed_at_no_gate(site: Workspace, action: str) -> None:
+    settle(site, follow(site, 0), action, "refused")
+    assert read_situation(site, follow(site, 1), at=AT).n_gates_failed == 0
+
+
+def test_scores_that_were_fitted_to_labels_silence_no_later_period(site: Workspace) -> None:
+    row = follow(site, 0, kind="covariate_acquisition")
+    settle(site, row, "calibrate", "done")
+    assert read_situation(site, row, at=AT).has_calibrated
+    after = read_situation(site, follow(site, 1, kind="covariate_acquisition"), at=AT)
+    assert (after.is_watching, after.has_calibrated) == (False, False)
+
+
 def test_growth_is_told_against_the_finding_that_was_acted_upon(site: Workspace) -> None:
     settle(site, follow(site, 0, kind="label", size=-0.2), "recalibrate", "done")
     grown = read_situation(site, follow(site, 1, kind="label", size=-0.3), at=AT)

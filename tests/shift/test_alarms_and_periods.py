@@ -282,10 +282,11 @@ def test_an_alarm_of_scores_is_about_the_target_of_its_model_alone(workspace: Wo
     assert [p.period_start for p in period_samples(ready, "a", "CT", "lesion")[STRATUM]] == [day(28), day(45), day(73)]
 
 
-def test_a_recalibration_answers_an_alarm_of_scores_alone(workspace: Workspace) -> None:
+@pytest.mark.parametrize("action", ["recalibrate", "calibrate"])
+def test_a_new_calibration_answers_an_alarm_of_scores_alone(workspace: Workspace, action: str) -> None:
     prepare(workspace, "a")
     raised(workspace, start=45, night=80, reference="lesion@1/a@2024-01-01")
-    decided(workspace, start=45, night=80, action="recalibrate", kind="label")
+    decided(workspace, start=45, night=80, action=action, kind="label")
     decided(workspace, start=73, night=90)
     assert accepted_days(workspace, "a", "lesion").images == {}
     raised(workspace, start=45, night=91)

@@ -13,8 +13,9 @@ import pytest
 from platform_core import layout
 from platform_core.manifest.labels import labels_in_force
 from platform_core.manifest.schemas import REQUEST
-from platform_core.manifest.serving import Serving, current_serving
+from platform_core.manifest.serving import Serving, change_serving, current_serving
 from platform_core.manifest.workspace import Workspace, open_workspace
+from platform_core.policy.situation import difference
 from platform_core.shift.risk import Estimate, log_losses
 from platform_core.shift.scores import score_rows
 from platform_core.storage.tables import rows_of
@@ -74,6 +75,39 @@ def test_harm_is_told_by_every_labelled_patient_whom_the_model_has_not_learned_f
     of_the_others = harm_of(here, serving, keys, "CT")
     assert of_the_others is not None
     assert of_the_others.risk.n_patients == 140
+
+
+def test_harm_is_told_against_the_reference_at_the_site_s_own_mix(served: Workspace, plant_scores: PlantScores) -> None:
+    """The same classes everywhere: at one mix both risks are alike, though either site's own mix costs another risk."""
+    north = plant_scores("north", 400, {"lesion@1": 2.0}, n_positive=200)
+    keys = plant_scores("south", 401, {"lesion@1": 2.0}, n_positive=40)
+    serving = serving_of(served, "south")
+    right = replace(serving, calibration=serving.calibration.moved_to(0.1))
+    found = harm_of(served, right, keys, "CT")
+    assert found is not None
+    assert found.accepted is not None
+    assert found.risk.log_loss is not None
+    excess = difference(found.risk.log_loss, found.accepted)
+    assert excess.low < 0 < excess.high
+    own_mix = risk_under(served, "north", "lesion", serving_of(served, "north"), north)
+    assert own_mix is not None
+    assert own_mix.log_loss is not None
+    assert difference(found.risk.log_loss, own_mix.log_loss).high < 0
+
+
+def test_what_the_source_has_made_of_its_own_calibration_hides_no_harm(
+    served: Workspace, plant_scores: PlantScores
+) -> None:
+    plant_scores("north", 400, {"lesion@1": 2.0})
+    keys = plant_scores("south", 401, {"lesion@1": 2.0})
+    before = harm_of(served, serving_of(served, "south"), keys, "CT")
+    north = serving_of(served, "north")
+    misread = replace(north, calibration=replace(north.calibration, scale=0.1))
+    change_serving(served, misread, decision_key=None, at=AT, run="r")
+    after = harm_of(served, serving_of(served, "south"), keys, "CT")
+    assert before is not None
+    assert after is not None
+    assert before.accepted == after.accepted is not None
 
 
 def test_risk_is_measured_on_labelled_evaluation_patients(served: Workspace, plant_scores: PlantScores) -> None:

@@ -1,5 +1,6 @@
 """Scale and offset are fitted to a site's labels, judged by patients who had no part in the fit, and served there."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +13,7 @@ import pytest
 from platform_core import layout
 from platform_core.learn import registry
 from platform_core.learn.calibrate import fit_calibration
-from platform_core.manifest.schemas import FINDING
+from platform_core.manifest.schemas import FINDING, SERVING
 from platform_core.manifest.serving import Calibration, Serving, change_serving, current_serving
 from platform_core.manifest.splits import part_of
 from platform_core.manifest.workspace import Workspace, open_workspace
@@ -263,6 +264,15 @@ def test_a_person_with_a_key_in_either_part_neither_fits_nor_judges() -> None:
     unseen = Unseen(seen=frozenset({free[1]}), persons=dict.fromkeys(both, both), split=split)
     assert [unseen.name_of(key) for key in (kept[0], free[0], free[1], kept[1])] == [None, None, None, kept[1]]
     assert [unseen.name_to_fit(key) for key in (kept[0], free[0], free[1], free[2])] == [None, None, None, free[2]]
+
+
+def test_a_serving_of_an_older_workspace_believes_scores_as_they_come(served: Workspace) -> None:
+    row = served.lake.read(layout.SERVING).to_pylist()[0]
+    calibration = json.loads(row["calibration"])
+    del calibration["scale"]
+    news = {"epoch": row["epoch"] + 1, "calibration": json.dumps(calibration)}
+    served.lake.append(layout.SERVING, rows_of(SERVING, [row | news]), transaction="old")
+    assert serving_now(served, row["site"]).calibration == EVEN
 
 
 def test_two_hospitals_are_compared_at_one_mix() -> None:
