@@ -1,6 +1,7 @@
 """The facts of a situation, read from the tables."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
@@ -51,7 +52,7 @@ def read_situation(
     rules = workspace.settings.policy
     site, target, kind = str(finding["site"]), str(finding["target"]), cast("Kind", finding["kind"])
     patients, labelled = _patients(workspace, finding)
-    in_training = [key for key in labelled if part_of(key, workspace.settings.split) == "train"]
+    parts = Counter(part_of(key, workspace.settings.split) for key in labelled)
     alarm = alarm_behind(workspace, finding)
     history = read_history(workspace, finding)
     noise = label_noise(workspace, target, site)
@@ -62,7 +63,8 @@ def read_situation(
         n_patients=len(patients),
         min_patients=workspace.settings.shift.min_scans,
         n_labels=len(labelled),
-        n_train_labels=len(in_training),
+        n_train_labels=parts["train"],
+        n_evaluation_labels=parts["evaluation"],
         min_labels=rules.min_labels,
         accepted_risk=accepted_risk or estimate_of(finding, "source_risk"),
         target_risk=target_risk or estimate_of(finding, "target_risk"),

@@ -167,6 +167,18 @@ def test_what_was_acted_upon_is_watched_until_it_grows_or_does_harm() -> None:
     assert decide(replace(watched, alarm="score higher")).action == "recalibrate"
 
 
+@pytest.mark.parametrize(("n", "rule"), [(0, "gain_unseen"), (20, "gain_unseen"), (40, "still_worse")])
+def test_nothing_is_raced_whose_gain_the_gate_could_hardly_see(n: int, rule: str) -> None:
+    """An excess of 0.3 nats where losses have an SD of 0.87: 30 patients see it as often as not."""
+    assert decide(harmful(n_evaluation_labels=n)).rule == rule
+
+
+@given(situations)
+def test_who_can_be_judged_by_few_can_be_judged_by_more(s: Situation) -> None:
+    more = replace(s, n_evaluation_labels=s.n_evaluation_labels + 100)
+    assert more.can_be_judged or not s.is_worse or not s.can_be_judged
+
+
 @pytest.mark.parametrize(("used", "action"), [(9.9, "fine_tune"), (10.0, "hold")])
 def test_hours_of_training_are_a_budget(used: float, action: str) -> None:
     assert decide(harmful(gpu_hours_used=used, gpu_hours_per_month=10.0)).action == action
@@ -296,6 +308,7 @@ def test_every_row_of_the_policy_can_decide() -> None:
         situation(kind="undetermined", taken=("calibrate",)),
         reharmonized(),
         situation(kind="covariate_case_mix", taken=("calibrate",)),
+        harmful(n_evaluation_labels=10),
         harmful(days_since_fine_tune=3),
         harmful(gpu_hours_per_month=0.0),
         harmful(is_training_running=True),

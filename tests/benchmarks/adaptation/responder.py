@@ -162,6 +162,7 @@ def situation_of(case: Case) -> Situation:
         min_patients=SHIFT.min_scans,
         n_labels=len(known.period.labelled),
         n_train_labels=len(of_part(known.period, "train")),
+        n_evaluation_labels=len(of_part(known.period, "evaluation")),
         min_labels=POLICY.min_labels,
         accepted_risk=_accepted(case) or case.evidence.bound.source_risk,
         target_risk=_risk(case, case.served) or case.evidence.bound.target_risk,
